@@ -1,0 +1,139 @@
+"""Every operation in plain PyTorch: the truth that the other backends are tested against. Runs on any device.
+
+Tensors are [B, H, N, D] with free strides, block indices int32. `target` is the number of target tokens, `block_size`
+the tokens per block. Query blocks are cut every `block_size` tokens; KV blocks at the border between the streams as well.
+"""
+
+import torch
+
+# Largest number of fp32 scores held at once, so that a long clip does not need more memory here than elsewhere.
+SCORES_AT_ONCE = 1 << 26
+
+
+def kv_block_starts(*, tokens, target, block_size, device):
+    """First token of every KV block, then one past the last token.  # [KV blocks + 1]
+
+    Target blocks come first. A block that would lie over the border between the streams becomes two short ones.
+    """
+    starts = sorted({*range(0, tokens, block_size), target, tokens})
+    return torch.tensor(starts, dtype=torch.int64, device=device)
+
+
+def block_means(x, *, target, block_size=64):
+    """Mean of every KV block over its own tokens.
+
+    Args:
+        x: [B, H, N, D], any float dtype.
+
+    Returns:
+        [B, H, KV blocks, D] fp32.
+    """
+    starts = kv_block_starts(tokens=x.shape[2], target=target, block_size=block_size, device=x.device)
+    lengths = starts.diff()
+    block_of_token = torch.repeat_interleave(torch.arange(len(lengths), device=x.device), lengths)
+    sums = torch.zeros(*x.shape[:2], len(lengths), x.shape[3], dtype=torch.float32, device=x.device)
+    sums.index_add_(2, block_of_token, x.float())
+    return sums / lengths.view(-1, 1)
+
+
+def gather_query_blocks(q, *, query_blocks, block_size=64):
+    """Copy query blocks next to each other.
+
+    Args:
+        q: [B, H, N, D].
+        query_blocks: [B, H, Q].
+
+    Returns:
+        [B, H, Q * block_size, D], dtype of q. Rows past the end of the sequence repeat its last token.
+    """
+    rows = _rows(query_blocks, block_size).clamp_max(q.shape[2] - 1)
+    return torch.gather(q, 2, rows.unsqueeze(-1).expand(-1, -1, -1, q.shape[-1]))
+
+
+def gather_kv_set(x, *, source_blocks, target, block_size=64):
+    """Copy the tokens of the KV set next to each other: all of the target, then the kept source blocks, none twice.
+
+    Args:
+        x: [G, N, D], keys or values of heads that keep equally many tokens.
+        source_blocks: [G, K] KV block indices.
+
+    Returns:
+        [G, L, D], dtype of x.
+    """
+    starts = kv_block_starts(tokens=x.shape[1], target=target, block_size=block_size, device=x.device)
+    first, last = starts[source_blocks.long()], starts[source_blocks.long() + 1]
+    rows = first.unsqueeze(-1) + torch.arange(block_size, device=x.device)
+    kept = rows[rows < last.unsqueeze(-1)].view(x.shape[0], -1)
+    rows = torch.cat([torch.arange(target, device=x.device).expand(x.shape[0], -1), kept], dim=1)
+    return torch.gather(x, 1, rows.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def write_query_blocks(values, *, query_blocks, residual, gate, out, block_size=64):
+    """Write blocks of attention output back in token order, plus each token's share of the pooled residual.
+
+    Args:
+        values: [B, H, Q * block_size, D]; rows past the end of the sequence are dropped.
+        query_blocks: [B, H, Q].
+        residual: [B, H, query blocks of the sequence, D] fp32.
+        gate: [B, N] fp32.
+        out: [B, H, N, D], written in place.
+    """
+    rows = _rows(query_blocks, block_size)
+    valid = rows < out.shape[2]
+    b, h, _ = valid.nonzero(as_tuple=True)
+    rows = rows[valid]
+    pooled = residual[b, h, rows // block_size] * gate[b, rows].unsqueeze(-1)
+    out[b, h, rows] = (values[valid].float() + pooled).to(out.dtype)
+
+
+def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, source_blocks, exact_blocks, residual, gate, target, out, block_size=64):
+    """Attend to chosen KV blocks exactly and to the rest of the KV set through their means.
+
+    A block not chosen counts as its length in copies of its mean key, all carrying its mean value: a 0th-order
+    Taylor expansion of the softmax around the mean key (arXiv 2605.04569). Exact and mean blocks share one softmax.
+
+    Args:
+        q, k, v: [B, H, N, D].
+        k_mean, v_mean: [B, H, KV blocks, D] fp32, from `block_means`.
+        query_blocks: [B, H, Q], the blocks whose rows are computed.
+        source_blocks: [B, H, K], the kept source blocks as KV block indices; every target block is in the set anyway.
+        exact_blocks: [B, H, Q, E], KV block indices out of that set, distinct per row.
+        residual, gate: as in `write_query_blocks`; added to the rows written.
+        out: [B, H, N, D], written in place at the rows of `query_blocks`.
+    """
+    batch, heads, tokens, dim = q.shape
+    starts = kv_block_starts(tokens=tokens, target=target, block_size=block_size, device=q.device)
+    lengths = starts.diff()
+    target_blocks = torch.arange(-(-target // block_size), device=q.device)
+    within = torch.arange(block_size, device=q.device)
+    scores_per_block = block_size * (exact_blocks.shape[-1] * block_size + len(target_blocks) + source_blocks.shape[-1])
+    step = max(1, SCORES_AT_ONCE // scores_per_block)
+    for b in range(batch):
+        for h in range(heads):
+            kv_set = torch.cat([target_blocks, source_blocks[b, h].long()])
+            weight = lengths[kv_set].log()
+            for blocks, exact in zip(query_blocks[b, h].split(step), exact_blocks[b, h].long().split(step)):
+                rows = gather_query_blocks(q[b:b + 1, h:h + 1], query_blocks=blocks[None, None], block_size=block_size)
+                rows = rows.view(len(blocks), block_size, dim).float() * dim**-0.5
+
+                tokens_exact = starts[exact].unsqueeze(-1) + within  # [Q, E, block_size]
+                outside = (tokens_exact >= starts[exact + 1].unsqueeze(-1)).flatten(1)
+                tokens_exact = tokens_exact.flatten(1).clamp_max(tokens - 1)
+                scores_exact = rows @ k[b, h, tokens_exact].float().transpose(1, 2)
+                scores_exact.masked_fill_(outside.unsqueeze(1), float("-inf"))
+
+                is_exact = torch.zeros(len(blocks), len(lengths), dtype=torch.bool, device=q.device).scatter_(1, exact, True)
+                scores_mean = rows @ k_mean[b, h, kv_set].T + weight
+                scores_mean.masked_fill_(is_exact[:, kv_set].unsqueeze(1), float("-inf"))
+
+                p = torch.cat([scores_exact, scores_mean], dim=-1).softmax(dim=-1)
+                p_exact, p_mean = p.split([scores_exact.shape[-1], scores_mean.shape[-1]], dim=-1)
+                values = p_exact @ v[b, h, tokens_exact].float() + p_mean @ v_mean[b, h, kv_set]
+                write_query_blocks(values.view(1, 1, -1, dim), query_blocks=blocks[None, None], residual=residual[b:b + 1, h:h + 1],
+                                   gate=gate[b:b + 1], out=out[b:b + 1, h:h + 1], block_size=block_size)
+
+
+def _rows(query_blocks, block_size):
+    """Token indices of query blocks; those of a short last block run past the end.  # [B, H, Q * block_size]"""
+    rows = query_blocks.long().unsqueeze(-1) * block_size + torch.arange(block_size, device=query_blocks.device)
+    return rows.flatten(-2)

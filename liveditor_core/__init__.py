@@ -1,0 +1,1 @@
+"""LIVEditor for ComfyUI: the model, its in-context sparse attention, its sampler, its checkpoints and its video geometry."""

@@ -1,0 +1,71 @@
+import logging
+
+import torch
+
+import comfy.sd
+import folder_paths
+import nodes as host_nodes
+from comfy_api.latest import io
+
+from ..liveditor_core.checkpoint import CheckpointError, check_liveditor, check_safetensors
+from ..liveditor_core.model_config import LIVEditor
+from ..liveditor_core.text_encoder import is_small_text_encoder, load_small_text_encoder
+from .types import CATEGORY, require_wan_vae
+
+NAME = "Load LIVEditor"
+WEIGHT_TYPES = {
+    "default": {},
+    "bf16": {"dtype": torch.bfloat16},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+
+
+class LoadLIVEditor(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadLIVEditor",
+            display_name=NAME,
+            category=CATEGORY,
+            description="Load everything one edit needs: the LIVEditor model, the text encoder that reads your instruction and the VAE that turns video into latents and back.",
+            search_aliases=["liveditor", "video edit model", "instruction video editing", "load wan edit"],
+            inputs=[
+                io.Combo.Input("checkpoint", options=folder_paths.get_filename_list("diffusion_models"),
+                               tooltip="The LIVEditor model, a safetensors file in models/diffusion_models. Other Wan models are refused: they cannot read a source video."),
+                io.Combo.Input("weight_type", options=list(WEIGHT_TYPES), default="default", advanced=True,
+                               tooltip="How the model's weights are kept in memory. default: as in the file. fp8 halves the memory of a bf16 file and loses a little precision."),
+                io.Combo.Input("text_encoder", options=folder_paths.get_filename_list("text_encoders"),
+                               tooltip="The UMT5-XXL text encoder of Wan, in models/text_encoders. It turns your instruction into something the model understands."),
+                io.Combo.Input("vae", options=folder_paths.get_filename_list("vae"),
+                               tooltip="The Wan 2.1 VAE, in models/vae. It compresses the video before the edit and unpacks it afterwards."),
+            ],
+            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, checkpoint, weight_type, text_encoder, vae) -> io.NodeOutput:
+        # Every file is checked before the first is loaded, so that a wrong one costs no minutes and leaves nothing half-loaded.
+        try:
+            path = folder_paths.get_full_path_or_raise("diffusion_models", checkpoint)
+            check_liveditor(path)
+            encoder_path = folder_paths.get_full_path_or_raise("text_encoders", text_encoder)
+            encoder_header = check_safetensors(encoder_path, "text encoder")
+            check_safetensors(folder_paths.get_full_path_or_raise("vae", vae), "VAE")
+        except CheckpointError as error:
+            raise ValueError(f"{NAME}: {error}") from error
+
+        loaded_vae = host_nodes.VAELoader().load_vae(vae)[0]
+        require_wan_vae(loaded_vae, NAME)
+        if is_small_text_encoder(encoder_header["metadata"]):
+            clip = load_small_text_encoder(encoder_path)
+        else:
+            clip = host_nodes.CLIPLoader().load_clip(text_encoder, "wan")[0]
+        if not hasattr(clip.cond_stage_model, "umt5xxl"):
+            raise ValueError(f"{NAME}: {text_encoder}: needs the UMT5-XXL text encoder of Wan, got {type(clip.cond_stage_model).__name__}. "
+                             "Choose a umt5_xxl file.")
+        model = comfy.sd.load_diffusion_model(path, model_options=dict(WEIGHT_TYPES[weight_type]))  # sets cached_patcher_init
+        if not isinstance(model.model, LIVEditor):
+            raise ValueError(f"{NAME}: {checkpoint}: ComfyUI read it as {type(model.model).__name__}, not as LIVEditor. Convert the checkpoint again.")
+        logging.info(f"LIVEditor: loaded {checkpoint}, {len(model.model.diffusion_model.blocks)} blocks, weight type {weight_type}")
+        return io.NodeOutput(model, clip, loaded_vae)
