@@ -1,3 +1,5 @@
+from functools import partial
+
 import torch
 
 import nodes as host_nodes
@@ -51,7 +53,7 @@ class DecodeVideo(io.ComfyNode):
         for item in latent.split(1):
             clip = cls._decode(vae, item, tiling, tile_size)[:source.frames]
             if original_size:
-                clip = geometry.restore_size(clip, source, lambda: _original_at(source, range(source.frames), source.fps))
+                clip = geometry.restore_size(clip, source, partial(_original_frames, source))
             clips.append(clip if len(indices) == len(clip) else clip[list(indices)])
         images = torch.cat(clips) if len(clips) > 1 else clips[0]
         audio = source.audio
@@ -67,7 +69,6 @@ class DecodeVideo(io.ComfyNode):
         return vae.decode(latent).flatten(0, -4)
 
 
-def _original_at(source, edit_frames, fps):
-    """The original frames that the edited frames were made from."""
-    original = source.read_original()
-    return original[geometry.frame_indices(len(original), source.original_fps, fps)[:len(edit_frames)]]
+def _original_frames(source):
+    """The original frames that the edited ones were made from, one for each."""
+    return source.read_original()[geometry.frame_indices(source.original_frames, source.original_fps, source.fps)[:source.frames]]

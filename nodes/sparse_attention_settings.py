@@ -20,7 +20,7 @@ class SparseAttentionSettings(io.ComfyNode):
             search_aliases=["SAR", "SRR", "flat ratio", "sparse attention", "attention backend", "speed"],
             inputs=[
                 io.Model.Input("model", tooltip="A LIVEditor model. The settings travel with the model that comes out; the one that goes in is not changed."),
-                io.Float.Input("sar", display_name="SAR", default=released.exact_kv_ratio, min=0.0, max=1.0, step=0.0025, round=0.0001,
+                io.Float.Input("sar", display_name="SAR", default=released.exact_kv_ratio, min=0.0, max=1.0, step=0.0005, round=0.0001,
                                tooltip="Sparse attention ratio: the share of blocks that the sparse half looks at in full detail; the rest it sees as averages. Higher is finer and slower. Released: 0.0625."),
                 io.Float.Input("srr", display_name="SRR", default=released.source_keep_ratio, min=0.0, max=1.0, step=0.005, round=0.0001,
                                tooltip="Source retrieval ratio: the share of the source video that each attention head keeps. Higher stays closer to the source and is slower. Released: 0.125."),

