@@ -22,10 +22,10 @@ def unavailable_reason(name, device):
     """Why a backend cannot run on a device, or None. Probes lazily: nothing is imported for `pytorch`."""
     if name == "pytorch":
         return None
-    if importlib.util.find_spec(f"{__package__}{MODULES[name]}") is None:
-        return "this version of the pack has no GPU kernels of that kind"
     if device.type != "cuda":
         return f"needs a CUDA GPU, the tensors are on {device.type}"
+    if importlib.util.find_spec(f"{__package__}{MODULES[name]}") is None:
+        return "this version of the pack has no GPU kernels of that kind"
     if importlib.util.find_spec(PACKAGES[name]) is None:
         return f"the Python package {PACKAGES[name]} is not installed"
     return None

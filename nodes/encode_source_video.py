@@ -82,6 +82,7 @@ class EncodeSourceVideo(io.ComfyNode):
 
 def _read_part(video, *, start, max_frames, edit_at, image_fps):
     """The frames of the part to edit, RGB, with its audio, its frame rate and the frame rate of the edit."""
+    start_at = start
     if isinstance(video, torch.Tensor):
         frames, audio, fps = video, None, Fraction(image_fps).limit_denominator(1001)
     else:
@@ -89,7 +90,7 @@ def _read_part(video, *, start, max_frames, edit_at, image_fps):
     edit_fps = _edit_fps(fps, edit_at)
     first = round(start * fps)
     if len(frames) == 0 or first >= len(frames):
-        raise ValueError(f"{NAME}: the video must have at least one frame after its start, got {len(frames)} frames and start at frame {first}. "
+        raise ValueError(f"{NAME}: the video must have at least one frame after its start, got none after {start_at:g} s. "
                          "Choose another video or an earlier start.")
     wanted = math.ceil(max_frames * fps / edit_fps) if max_frames else None
     frames = frames[first:][:wanted, ..., :3]
@@ -101,17 +102,16 @@ def _read_video(video, start, max_frames, edit_at):
     try:
         fps = video.get_frame_rate()
         if isinstance(video, InputImpl.VideoFromFile):
-            seconds = video.get_duration() - start
-            if seconds <= 0:
-                raise ValueError(f"{NAME}: start must lie within the video of {video.get_duration():.2f} s, got {start:.2f} s. Choose an earlier start.")
+            seconds = max(0.0, video.get_duration() - start)
             if max_frames:
                 seconds = min(seconds, float((max_frames + 1) / min(fps, _edit_fps(fps, edit_at))))
-            video, start = video.as_trimmed(start, seconds, strict_duration=False), 0.0
+            # A window of no length would mean all of the video to the host.
+            video, start = video.as_trimmed(start, seconds or 1e-3, strict_duration=False), 0.0
         components = video.get_components()
-    except (av.error.FFmpegError, StopIteration) as error:
+    except (av.error.FFmpegError, ValueError, StopIteration) as error:
         name = video.get_stream_source()
         name = os.path.basename(name) if isinstance(name, str) else "the input"
-        raise ValueError(f"{NAME}: {name}: must be a video that FFmpeg can read ({error}). Choose another file or convert it to mp4.") from error
+        raise ValueError(f"{NAME}: {name}: must be a video that FFmpeg can read, with a picture ({error}). Choose another file or convert it to mp4.") from error
     return components.images, components.audio, components.frame_rate, start
 
 

@@ -40,16 +40,15 @@ def parse_arguments():
 
 
 def place(path, folder):
-    """Make a user's file visible to ComfyUI under its own name: a link where that is allowed (ComfyUI wants inputs themselves)."""
+    """Make a user's file visible to ComfyUI under its own name: models by a link where that is allowed, videos by a copy."""
     target = host.RUN / folder / path.name
-    if not (target.exists() and target.samefile(path)):
-        target.unlink(missing_ok=True)
-        if folder == "input":
-            return Path(shutil.copy(path, target)).name
-        try:
-            target.symlink_to(path.resolve())
-        except OSError:
-            shutil.copy(path, target)
+    if target.exists() and not target.is_symlink() and target.samefile(path):
+        return path.name
+    target.unlink(missing_ok=True)
+    if folder == "input":  # ComfyUI opens no links out of its input folder
+        shutil.copy(path, target)
+    else:
+        host.link_or_copy(path.resolve(), target)
     return path.name
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -119,14 +120,34 @@ class Client:
                 if message["type"] == "execution_interrupted":
                     raise WorkflowFailed("interrupted")
                 if message["type"] == "execution_success":
-                    return self.get(f"history/{answer['prompt_id']}")[answer["prompt_id"]]["outputs"]
+                    return self._outputs(answer["prompt_id"])
         finally:
             socket_.close()
+
+    def _outputs(self, prompt_id):
+        """What a finished prompt gave out; the history is written a moment after the message that it succeeded."""
+        for _ in range(100):
+            history = self.get(f"history/{prompt_id}")
+            if prompt_id in history:
+                return history[prompt_id]["outputs"]
+            time.sleep(0.05)
+        raise WorkflowFailed(f"the server forgot prompt {prompt_id}")
 
 
 def nodes_of(prompt, class_type):
     """The nodes of one class in an API-format prompt."""
     return [node for node in prompt.values() if node["class_type"] == class_type]
+
+
+def key_of(prompt, class_type):
+    """The id of the only node of a class."""
+    (key,) = [key for key, node in prompt.items() if node["class_type"] == class_type]
+    return key
+
+
+def set_inputs(prompt, class_type, **values):
+    """Set inputs of the only node of a class."""
+    prompt[key_of(prompt, class_type)]["inputs"].update(values)
 
 
 def saved_file(outputs):
@@ -136,6 +157,14 @@ def saved_file(outputs):
             for item in output.get(kind, []):
                 return RUN / item["type"] / item["subfolder"] / item["filename"]
     raise WorkflowFailed(f"the workflow saved no video: {outputs}")
+
+
+def link_or_copy(path, target):
+    """Put a file at another place without copying it, where the system allows that."""
+    try:
+        Path(target).symlink_to(path)
+    except OSError:
+        shutil.copy(path, target)
 
 
 def _free_port():

@@ -1,0 +1,73 @@
+"""Fixtures with a real ComfyUI: its server in a process of its own, and ComfyUI as a library in this one."""
+
+import json
+import shutil
+
+import comfy_library  # noqa: F401  (before anything of ComfyUI)
+import host
+import pytest
+import tiny_models
+import torch
+from safetensors.torch import load_file
+
+import comfy.sd
+from liveditor.liveditor_core import flow_unipc, model_config
+
+model_config.register()
+flow_unipc.register()
+
+
+@pytest.fixture(scope="session")
+def server():
+    tiny_models.make_in_subprocess()
+    for name in ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"):
+        shutil.copy(host.CLIPS / name, host.RUN / "input" / name)
+    with host.Server(arguments=["--preview-method", "latent2rgb"]) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    """A client of the server; the server must outlive the test."""
+    yield server.client
+    assert server.alive(), server.log_text()[-3000:]
+
+
+@pytest.fixture
+def edit_prompt(client):
+    """The shipped main workflow in API format, small enough for a CPU: 9 frames of 64x48, 2 steps."""
+    workflow = json.loads((host.PACK / "workflows" / "liveditor_edit.json").read_text(encoding="utf-8"))
+    prompt = client.to_api(workflow)
+    host.set_inputs(prompt, "LoadVideo", file="carphone_pristine.mp4")
+    host.set_inputs(prompt, "LoadLIVEditor", checkpoint=tiny_models.TRANSFORMER, text_encoder=tiny_models.TEXT_ENCODER, vae=tiny_models.VAE)
+    host.set_inputs(prompt, "EncodeSourceVideo", size="custom", width=64, height=48, max_frames=9)
+    host.set_inputs(prompt, "LIVEditSampler", steps=2)
+    return prompt
+
+
+@pytest.fixture
+def library():
+    """ComfyUI as a library runs everything under inference mode, as its server does."""
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(tmp_path_factory):
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    save_file(tiny_models.transformer(), path)
+    return path
+
+
+@pytest.fixture
+def tiny_model(library, tiny_model_path):
+    """A fresh tiny LIVEditor MODEL from ComfyUI's own loader, fp32."""
+    return comfy.sd.load_diffusion_model(str(tiny_model_path), {"dtype": torch.float32})
+
+
+@pytest.fixture
+def golden():
+    """The golden tensors of one case: function of its name."""
+    return lambda name: load_file(host.PACK / "tests" / "golden" / f"{name}.safetensors")

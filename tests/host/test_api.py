@@ -1,0 +1,276 @@
+"""The nodes in a real server, as a user's graph runs them: results, progress, interrupt, and what bad input says."""
+
+import copy
+import os
+import struct
+import threading
+
+import av
+import host
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from host import key_of, set_inputs
+from safetensors.torch import load_file, save_file
+
+MODELS = host.RUN / "models"
+
+
+def probe(path):
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video)]
+        return {"frames": len(frames), "fps": float(video.average_rate), "size": (video.width, video.height),
+                "audio": len(container.streams.audio), "pixels": np.stack(frames)}
+
+
+def write_video(name, frames, size=(64, 48), fps=16, audio=False, picture=True):
+    """Make an mp4 in ComfyUI's input folder."""
+    with av.open(str(host.RUN / "input" / name), "w") as container:
+        if picture:
+            stream = container.add_stream("h264", rate=fps)
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
+        sound = container.add_stream("aac", rate=48000, layout="mono") if audio else None
+        for i in range(frames if picture else 0):
+            image = np.full((size[1], size[0], 3), 40 + 10 * (i % 20), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        if picture:
+            container.mux(stream.encode(None))
+        if sound:
+            tone = np.sin(np.arange(48000 * frames // fps) / 20).astype(np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 48000, 0
+            container.mux(sound.encode(frame))
+            container.mux(sound.encode(None))
+    return name
+
+
+def refused(client, prompt, *words):
+    """The prompt must fail with a message that has all these words, and a good one must run after it."""
+    with pytest.raises(host.WorkflowFailed) as failure:
+        client.run(prompt)
+    for word in words:
+        assert word in str(failure.value), str(failure.value)
+
+
+def test_nodes_are_described(client):
+    info = client.get("object_info")
+    for name in ("LoadLIVEditor", "EncodeSourceVideo", "SparseAttentionSettings", "LIVEditSampler", "DecodeVideo"):
+        node = info[name]
+        assert node["category"] == "LIVEditor" and node["description"]
+        for kind in ("required", "optional"):
+            for key, (_, *options) in node["input"].get(kind, {}).items():
+                assert options[0].get("tooltip"), f"{name}.{key} has no tooltip"
+    assert "flow_unipc" in info["KSampler"]["input"]["required"]["sampler_name"][0]
+    assert "wan_flow" in info["KSampler"]["input"]["required"]["scheduler"][0]
+
+
+@pytest.mark.parametrize("frames", [1, 6, 8, 9])
+def test_as_many_frames_out_as_in(client, edit_prompt, frames):
+    set_inputs(edit_prompt, "LoadVideo", file=write_video(f"frames{frames}.mp4", frames))
+    set_inputs(edit_prompt, "EncodeSourceVideo", max_frames=0)
+    out = probe(host.saved_file(client.run(edit_prompt)))
+    assert out["frames"] == frames and out["fps"] == 16 and out["size"] == (64, 48) and out["audio"] == 0
+
+
+def test_size_rate_length_and_sound_of_the_source(client, edit_prompt):
+    set_inputs(edit_prompt, "LoadVideo", file="bigbuckbunny.mp4")
+    set_inputs(edit_prompt, "EncodeSourceVideo", max_frames=10, start=1.0)
+    set_inputs(edit_prompt, "DecodeVideo", fps="as the source", original_size=True)
+    out = probe(host.saved_file(client.run(edit_prompt)))
+    assert out["frames"] == 16 and out["fps"] == 25 and out["size"] == (1280, 720) and out["audio"] == 1  # 10 frames at 16 fps last 16 at 25
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_odd_sizes(client, edit_prompt, fit):
+    set_inputs(edit_prompt, "LoadVideo", file=write_video("odd.mp4", 5, size=(101, 67)))
+    set_inputs(edit_prompt, "EncodeSourceVideo", fit=fit)
+    set_inputs(edit_prompt, "DecodeVideo", original_size=True)
+    edit_prompt["images"] = {"class_type": "GetVideoComponents", "inputs": {"video": [key_of(edit_prompt, "DecodeVideo"), 0]}}
+    edit_prompt["save"] = {"class_type": "SaveImage", "inputs": {"images": ["images", 0], "filename_prefix": f"odd_{fit}"}}
+    del edit_prompt[key_of(edit_prompt, "SaveVideo")]  # H.264 itself cannot hold odd sizes; the frames can
+    saved = client.run(edit_prompt)["save"]["images"]
+    assert len(saved) == 5
+    from PIL import Image
+
+    assert Image.open(host.RUN / "output" / saved[0]["filename"]).size == (101, 67)
+
+
+def test_images_as_input(client, edit_prompt):
+    edit_prompt["frames"] = {"class_type": "GetVideoComponents", "inputs": {"video": [key_of(edit_prompt, "LoadVideo"), 0]}}
+    set_inputs(edit_prompt, "EncodeSourceVideo", video=["frames", 0], image_fps=30.0, fps="as the source", max_frames=7)
+    out = probe(host.saved_file(client.run(edit_prompt)))
+    assert out["frames"] == 7 and out["fps"] == 30
+
+
+def test_stock_workflow_gives_the_same_latent(client, edit_prompt):
+    """Load Diffusion Model -> KSampler against LIVEdit Sampler, both saved with Save Latent."""
+    stock = copy.deepcopy(edit_prompt)
+    encode = stock[key_of(stock, "EncodeSourceVideo")]["inputs"]
+    sampler_key = key_of(stock, "LIVEditSampler")
+    sampler = stock[sampler_key]["inputs"]
+    encode |= {"positive": sampler["positive"], "negative": sampler["negative"]}
+    source = key_of(stock, "EncodeSourceVideo")
+    stock["unet"] = {"class_type": "UNETLoader", "inputs": {"unet_name": tiny_models.TRANSFORMER, "weight_dtype": "default"}}
+    stock[sampler_key] = {"class_type": "KSampler", "inputs": {
+        "model": ["unet", 0], "positive": [source, 1], "negative": [source, 2], "latent_image": [source, 3], "seed": sampler["seed"],
+        "steps": sampler["steps"], "cfg": sampler["cfg"], "sampler_name": "flow_unipc", "scheduler": "wan_flow", "denoise": 1.0}}
+    latents = []
+    for prompt in (edit_prompt, stock):
+        prompt["latent"] = {"class_type": "SaveLatent", "inputs": {"samples": [sampler_key, 0], "filename_prefix": "latents/test"}}
+        item = client.run(prompt)["latent"]["latents"][0]
+        latents.append(load_file(host.RUN / item["type"] / item["subfolder"] / item["filename"])["latent_tensor"])
+    assert torch.equal(*latents)
+
+
+def test_two_settings_in_one_graph(client, edit_prompt):
+    sampler = edit_prompt[key_of(edit_prompt, "LIVEditSampler")]
+    settings = edit_prompt[key_of(edit_prompt, "SparseAttentionSettings")]
+    edit_prompt["settings2"] = {"class_type": "SparseAttentionSettings", "inputs": settings["inputs"] | {"backend": "dense"}}
+    edit_prompt["sampler2"] = {"class_type": "LIVEditSampler", "inputs": sampler["inputs"] | {"model": ["settings2", 0]}}
+    set_inputs(edit_prompt, "EncodeSourceVideo", width=160, height=128)
+    keys = [next(k for k, n in edit_prompt.items() if n is sampler), "sampler2"]
+    for key in keys:
+        edit_prompt[f"latent{key}"] = {"class_type": "SaveLatent", "inputs": {"samples": [key, 0], "filename_prefix": "latents/two"}}
+    outputs = client.run(edit_prompt)
+    items = [outputs[f"latent{key}"]["latents"][0] for key in keys]
+    sparse, dense = (load_file(host.RUN / i["type"] / i["subfolder"] / i["filename"])["latent_tensor"] for i in items)
+    assert not torch.equal(sparse, dense) and torch.isfinite(sparse).all() and torch.isfinite(dense).all()
+
+
+def test_progress_and_previews(client, edit_prompt):
+    progress, previews = [], []
+    set_inputs(edit_prompt, "LIVEditSampler", steps=3, seed=1)
+
+    def record(message):
+        if isinstance(message, bytes) and struct.unpack(">I", message[:4])[0] in (1, 4):
+            previews.append(message)
+        elif isinstance(message, dict) and message["type"] == "progress" and message["data"]["node"] == key_of(edit_prompt, "LIVEditSampler"):
+            progress.append((message["data"]["value"], message["data"]["max"]))
+
+    client.run(edit_prompt, record)
+    assert progress == [(1, 3), (2, 3), (3, 3)]
+    assert len(previews) >= 3
+
+
+def test_interrupt_within_one_model_call(client, edit_prompt):
+    set_inputs(edit_prompt, "LIVEditSampler", steps=1000, seed=2)
+    asked = []
+
+    def interrupt_after_two_steps(message):
+        if isinstance(message, dict) and message["type"] == "progress" and message["data"]["max"] == 1000:
+            asked.append(message["data"]["value"])
+            if message["data"]["value"] == 2:
+                threading.Thread(target=client.post, args=("interrupt", {})).start()
+
+    with pytest.raises(host.WorkflowFailed, match="interrupted"):
+        client.run(edit_prompt, interrupt_after_two_steps)
+    assert asked[-1] <= 6, "sampling went on for several steps after the interrupt"
+    set_inputs(edit_prompt, "LIVEditSampler", steps=2)
+    client.run(edit_prompt)
+
+
+def test_not_a_video(client, edit_prompt):
+    (host.RUN / "input" / "text.mp4").write_text("this is no video")
+    set_inputs(edit_prompt, "LoadVideo", file="text.mp4")
+    refused(client, edit_prompt, "Encode Source Video: text.mp4: must be a video", "Choose another file")
+
+
+def test_no_picture(client, edit_prompt):
+    set_inputs(edit_prompt, "LoadVideo", file=write_video("sound.mp4", 16, audio=True, picture=False))
+    refused(client, edit_prompt, "Encode Source Video: sound.mp4: must be a video", "with a picture")
+
+
+def test_start_after_the_end(client, edit_prompt):
+    set_inputs(edit_prompt, "EncodeSourceVideo", start=60.0)
+    refused(client, edit_prompt, "at least one frame after its start, got none after 60 s", "an earlier start")
+
+
+def test_size_not_a_multiple_of_16(client, edit_prompt):
+    set_inputs(edit_prompt, "EncodeSourceVideo", width=100)
+    refused(client, edit_prompt, "width must be a multiple of 16, got 100. Use 96")
+
+
+def checkpoint(name, weights=None, data=None):
+    """Put a file among the diffusion models."""
+    path = MODELS / "diffusion_models" / name
+    if weights is not None:
+        save_file(weights, path)
+    else:
+        path.write_bytes(data)
+    return name
+
+
+def tiny_weights():
+    return load_file(MODELS / "diffusion_models" / tiny_models.TRANSFORMER)
+
+
+def test_corrupt_checkpoint(client, edit_prompt):
+    data = (MODELS / "diffusion_models" / tiny_models.TRANSFORMER).read_bytes()
+    set_inputs(edit_prompt, "LoadLIVEditor", checkpoint=checkpoint("truncated.safetensors", data=data[:-1000]))
+    refused(client, edit_prompt, "Load LIVEditor: truncated.safetensors: the file is truncated or damaged", "Download or convert it again")
+
+
+def test_pickle_with_code_does_not_run(client, edit_prompt, tmp_path):
+    class Code:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    torch.save({"state_dict": Code()}, MODELS / "diffusion_models" / "code.pt")
+    set_inputs(edit_prompt, "LoadLIVEditor", checkpoint="code.pt")
+    refused(client, edit_prompt, "Load LIVEditor: code.pt: a LIVEditor checkpoint must be a safetensors file", "checkpoint convert")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_plain_wan_checkpoint(client, edit_prompt):
+    weights = {k: v for k, v in tiny_weights().items() if "source_video" not in k and "alpha" not in k}
+    set_inputs(edit_prompt, "LoadLIVEditor", checkpoint=checkpoint("wan.safetensors", weights))
+    refused(client, edit_prompt, "wan.safetensors: this is a Wan model without a source stream", "Choose a LIVEditor checkpoint")
+
+
+def test_missing_weights_are_named(client, edit_prompt):
+    weights = {k: v for k, v in tiny_weights().items() if k != "blocks.1.self_attn.alpha_1.weight"}
+    set_inputs(edit_prompt, "LoadLIVEditor", checkpoint=checkpoint("lacking.safetensors", weights))
+    refused(client, edit_prompt, "lacking.safetensors: 1 weights are missing: blocks.1.self_attn.alpha_1.weight")
+
+
+def test_nan_weights(client, edit_prompt):
+    weights = tiny_weights()
+    weights["blocks.0.ffn.0.weight"][:] = float("nan")
+    set_inputs(edit_prompt, "LoadLIVEditor", checkpoint=checkpoint("nan.safetensors", weights))
+    refused(client, edit_prompt, "NaN or infinity in block 0 of 2", "weight type")
+
+
+def test_another_vae(client, edit_prompt):
+    set_inputs(edit_prompt, "LoadLIVEditor", vae="pixel_space")
+    refused(client, edit_prompt, "pixel_space")
+
+
+def test_missing_source_on_one_conditioning(client, edit_prompt):
+    sampler = edit_prompt[key_of(edit_prompt, "LIVEditSampler")]["inputs"]
+    source = key_of(edit_prompt, "EncodeSourceVideo")
+    edit_prompt[source]["inputs"]["positive"] = sampler["positive"]
+    stock = {"model": sampler["model"], "positive": [source, 1], "negative": sampler["negative"], "latent_image": [source, 3], "seed": 1, "steps": 1,
+             "cfg": 2.5, "sampler_name": "flow_unipc", "scheduler": "wan_flow", "denoise": 1.0}
+    edit_prompt[key_of(edit_prompt, "LIVEditSampler")] = {"class_type": "KSampler", "inputs": stock}
+    refused(client, edit_prompt, "the negative conditioning carries no source video", "Encode Source Video")
+
+
+def test_latent_of_another_size(client, edit_prompt):
+    edit_prompt["other"] = {"class_type": "EmptyHunyuanLatentVideo", "inputs": {"width": 96, "height": 96, "length": 9, "batch_size": 1}}
+    edit_prompt[key_of(edit_prompt, "DecodeVideo")]["inputs"]["samples"] = ["other", 0]
+    refused(client, edit_prompt, "Decode Video: the latent must be of the source's size")
+
+
+def test_wrong_values_are_node_errors(client, edit_prompt):
+    set_inputs(edit_prompt, "SparseAttentionSettings", sar=1.5)
+    set_inputs(edit_prompt, "LoadLIVEditor", checkpoint="nowhere.safetensors")
+    answer = client.post("prompt", {"prompt": edit_prompt, "client_id": client.id})
+    details = str(answer["node_errors"])
+    assert "value_bigger_than_max" in details and "value_not_in_list" in details
+
+
+def test_everything_still_works_after_all_that(client, edit_prompt):
+    set_inputs(edit_prompt, "LIVEditSampler", seed=99)
+    assert probe(host.saved_file(client.run(edit_prompt)))["frames"] == 9

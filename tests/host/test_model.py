@@ -1,0 +1,268 @@
+"""LIVEditor as an ordinary MODEL of ComfyUI: what stock nodes do to a Wan model they do to this one."""
+
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import comfy.patcher_extension
+import comfy.sd
+import comfy.supported_models
+import nodes as host_nodes
+from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
+from comfy_extras.nodes_easycache import EasyCacheNode
+from comfy_extras.nodes_video_model import ConditioningSetAreaPercentageVideo
+from liveditor.liveditor_core import flow_unipc, model_config
+from liveditor.liveditor_core.checkpoint import convert_checkpoint
+from liveditor.liveditor_core.config import OPTIONS_KEY
+from liveditor.liveditor_core.model_config import SOURCE_KEY, LIVEditor, LIVEditorT2V
+from liveditor.nodes.live_edit_sampler import LIVEditSampler
+from liveditor.nodes.sparse_attention_settings import SparseAttentionSettings
+from liveditor.liveditor_core.video import SourceVideo
+
+FRAMES, HEIGHT, WIDTH = 5, 20, 28  # latent; 700 tokens a stream: 10 whole target blocks and tails
+STEPS = 2
+
+
+@pytest.fixture
+def latent():
+    return torch.randn(1, 16, FRAMES, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def conditioning(latent):
+    """Positive and negative with the source attached."""
+    text = torch.randn(2, 1, 77, 4096, generator=torch.Generator().manual_seed(2))
+    return [[[t, {SOURCE_KEY: latent}]] for t in text]
+
+
+def sample(model, conditioning, latent, sampler="flow_unipc", scheduler="wan_flow", cfg=2.5, steps=STEPS, seed=7):
+    empty = {"samples": torch.zeros_like(latent)}
+    out = host_nodes.KSampler().sample(model, seed, steps, cfg, sampler, scheduler, *conditioning, empty)[0]["samples"]
+    assert out.shape == latent.shape and torch.isfinite(out).all()
+    return out
+
+
+def settings(model, **changes):
+    values = {"sar": 0.0625, "srr": 0.125, "flat_ratio": 0.5, "backend": "auto", "dense_half": "sharpest (as released)"} | changes
+    return SparseAttentionSettings.execute(model, **values)[0]
+
+
+def recording(model, record):
+    """A clone that hands every call of the transformer to `record` (x, source)."""
+    def wrapper(executor, x, *args, **kwargs):
+        record(x, kwargs[SOURCE_KEY])
+        return executor(x, *args, **kwargs)
+    model = model.clone()
+    model.add_wrapper(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, wrapper)
+    return model
+
+
+def test_registered_once_and_before_wan():
+    before = list(comfy.supported_models.models)
+    model_config.register()
+    flow_unipc.register()
+    assert comfy.supported_models.models == before
+    assert before.index(LIVEditorT2V) < before.index(comfy.supported_models.WAN21_T2V)
+    assert host_nodes.KSampler.INPUT_TYPES()["required"]["sampler_name"][0].count("flow_unipc") == 1
+    assert host_nodes.KSampler.INPUT_TYPES()["required"]["scheduler"][0].count("wan_flow") == 1
+
+
+def test_stock_loader_builds_liveditor_and_wan_stays_wan(library, tiny_model, tiny_model_path, tmp_path):
+    assert isinstance(tiny_model.model, LIVEditor)
+    assert tiny_model.model.model_sampling.shift == 6.0
+    assert tiny_model.cached_patcher_init is not None
+    plain = {k: v for k, v in load_file(tiny_model_path).items() if "alpha" not in k and "source_video" not in k}
+    save_file(plain, tmp_path / "wan.safetensors")
+    assert type(comfy.sd.load_diffusion_model(str(tmp_path / "wan.safetensors")).model).__name__ == "WAN21"
+
+
+def test_loads_every_weight(library, tiny_model_path, caplog):
+    with caplog.at_level(logging.INFO):
+        comfy.sd.load_diffusion_model(str(tiny_model_path))
+    assert not [r.message for r in caplog.records if "missing" in r.message or "unexpected" in r.message]
+
+
+def test_sampler_node_equals_ksampler_bit_for_bit(tiny_model, conditioning, latent):
+    expected = sample(tiny_model, conditioning, latent, steps=3)
+    source = SourceVideo(latent=latent, width=WIDTH * 8, height=HEIGHT * 8, frames=17, fps=16, original_width=1, original_height=1,
+                         original_frames=17, original_fps=16, fit="crop", audio=None, read_original=None)
+    bare = [[[text, {}]] for ((text, _),) in conditioning]
+    out = LIVEditSampler.execute(tiny_model, *bare, source, 7, 3, 2.5, 6.0)[0]["samples"]
+    assert torch.equal(out, expected)
+    other_shift = LIVEditSampler.execute(tiny_model, *bare, source, 7, 3, 2.5, 3.0)[0]["samples"]
+    assert not torch.equal(other_shift, expected)
+
+
+def test_source_matters(tiny_model, conditioning, latent):
+    other = [[[text, {SOURCE_KEY: latent.flip(-1)}]] for ((text, _),) in conditioning]
+    assert not torch.allclose(sample(tiny_model, conditioning, latent), sample(tiny_model, other, latent), atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler, scheduler", [("euler", "simple"), ("uni_pc", "normal"), ("dpmpp_2m", "beta"), ("flow_unipc", "simple")])
+def test_other_samplers_run(tiny_model, conditioning, latent, sampler, scheduler):
+    sample(tiny_model, conditioning, latent, sampler, scheduler)
+
+
+def test_wan_flow_refuses_other_models(library):
+    with pytest.raises(ValueError, match="wan_flow: needs a flow model"):
+        flow_unipc.wan_flow_scheduler(object(), 4)
+
+
+def test_odd_latent_sizes(tiny_model, conditioning, latent):
+    odd = latent[..., :HEIGHT - 1, :WIDTH - 1]
+    sample(tiny_model, [[[c[0][0], {SOURCE_KEY: odd}]] for c in conditioning], odd)
+
+
+def test_batch_of_two(tiny_model, conditioning, latent):
+    single = sample(tiny_model, conditioning, latent)
+    double = host_nodes.KSampler().sample(tiny_model, 7, STEPS, 2.5, "flow_unipc", "wan_flow", *conditioning, {"samples": torch.zeros(2, *latent.shape[1:])})[0]["samples"]
+    assert double.shape[0] == 2 and not torch.allclose(double[0], double[1], atol=1e-2)
+    torch.testing.assert_close(double[:1], single, atol=1e-4, rtol=1e-4)
+
+
+def test_lora_on_q_changes_the_output(tiny_model, conditioning, latent):
+    generator = torch.Generator().manual_seed(3)
+    key = "diffusion_model.blocks.0.self_attn.q"
+    lora = {f"{key}.lora_A.weight": torch.randn(4, 256, generator=generator), f"{key}.lora_B.weight": torch.randn(256, 4, generator=generator)}
+    with_lora, _ = comfy.sd.load_lora_for_models(tiny_model, None, lora, 1.0, 0.0)
+    assert with_lora.patches, "the LoRA found no weight"
+    plain = sample(tiny_model, conditioning, latent)
+    assert not torch.allclose(sample(with_lora, conditioning, latent), plain, atol=1e-3)
+    assert torch.equal(sample(tiny_model, conditioning, latent), plain), "the LoRA stayed in the model it was not given to"
+
+
+@pytest.mark.parametrize("weight_type", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16])
+def test_weight_types(library, tiny_model_path, conditioning, latent, weight_type):
+    model = comfy.sd.load_diffusion_model(str(tiny_model_path), {"dtype": weight_type})
+    transformer = model.model.diffusion_model
+    assert transformer.blocks[0].self_attn.q.weight.dtype == weight_type
+    for name in ("blocks.0.self_attn.alpha_1.weight", "source_video_embedding_more_memory.weight", "blocks.0.modulation"):
+        assert transformer.get_parameter(name).dtype == torch.float32, name
+    exact = comfy.sd.load_diffusion_model(str(tiny_model_path), {"dtype": torch.float32})
+    out, expected = sample(model, conditioning, latent), sample(exact, conditioning, latent)
+    assert ((out - expected).norm() / expected.norm()).item() < {torch.bfloat16: 0.05, torch.float8_e4m3fn: 0.3, torch.float8_e5m2: 0.5}[weight_type]
+
+
+def test_scaled_fp8_file_of_the_converter_loads(library, tiny_model_path, conditioning, latent, tmp_path):
+    convert_checkpoint(tiny_model_path, tmp_path / "fp8.safetensors", weight_type="fp8_e4m3fn_scaled", progress=False)
+    model = comfy.sd.load_diffusion_model(str(tmp_path / "fp8.safetensors"))
+    assert type(model.model.diffusion_model.blocks[0].self_attn.q.weight).__name__ == "QuantizedTensor"
+    exact = comfy.sd.load_diffusion_model(str(tiny_model_path), {"dtype": torch.float32})
+    out, expected = sample(model, conditioning, latent), sample(exact, conditioning, latent)
+    assert ((out - expected).norm() / expected.norm()).item() < 0.2
+
+
+def test_easycache_skips_calls(tiny_model, conditioning, latent):
+    calls = []
+    plain = sample(recording(tiny_model, lambda *a: calls.append(a)), conditioning, latent, steps=8)
+    cached = EasyCacheNode.execute(tiny_model, 10.0, 0.15, 0.95, False)[0]
+    skipped = []
+    # EasyCache wraps the transformer from outside, so a call that it skips never reaches the inner recorder.
+    out = sample(recording(cached, lambda *a: skipped.append(a)), conditioning, latent, steps=8)
+    assert len(skipped) < len(calls)
+    assert not torch.equal(out, plain)
+
+
+def test_context_windows_slice_the_source(tiny_model, conditioning, latent):
+    longer = torch.cat([latent, latent.flip(2)[:, :, 1:3]], dim=2)
+    windows = WanContextWindowsManualNode.execute(tiny_model, 13, 4, "standard_static", 1, False, "pyramid", False)[0]
+    seen = []
+    sample(recording(windows, lambda x, source: seen.append((x.shape[2], source))), [[[c[0][0], {SOURCE_KEY: longer}]] for c in conditioning], longer)
+    full = tiny_model.model.process_latent_in(longer)
+    starts = set()
+    for frames, source in seen:  # 4 frames a window, or 5 where the host puts the frame before in front
+        assert source.shape[2] == frames < full.shape[2]
+        (start,) = [i for i in range(full.shape[2] - frames + 1) if torch.allclose(source[:1], full[:, :, i:i + frames], atol=1e-6)]
+        starts.add(start)
+    assert len(starts) > 1
+
+
+def test_area_conditioning_narrows_the_source(tiny_model, conditioning, latent):
+    positive, negative = conditioning
+    area = ConditioningSetAreaPercentageVideo().append(positive, width=0.5, height=1.0, temporal=1.0, x=0.5, y=0, z=0, strength=1.0)[0]
+    seen = []
+    sample(recording(tiny_model, lambda x, source: seen.append((x.shape, source))), [area + positive, negative], latent)
+    full = tiny_model.model.process_latent_in(latent)
+    narrow = [source for shape, source in seen if shape[-1] == WIDTH // 2]
+    assert narrow and all(torch.allclose(source[:1], full[..., WIDTH // 2:], atol=1e-6) for source in narrow)
+
+
+def test_settings_change_a_clone_only(tiny_model, conditioning, latent):
+    before = sample(tiny_model, conditioning, latent)
+    fine, dense = settings(tiny_model, sar=0.5, srr=1.0), settings(tiny_model, backend="dense")
+    assert OPTIONS_KEY not in tiny_model.model_options["transformer_options"]
+    results = [sample(m, conditioning, latent) for m in (fine, dense)]
+    assert not torch.equal(results[0], before) and not torch.equal(results[0], results[1])
+    assert torch.equal(sample(tiny_model, conditioning, latent), before)
+    assert torch.equal(sample(settings(tiny_model), conditioning, latent), before), "the node's defaults are the released settings"
+
+
+def test_all_ratios_one_is_dense(tiny_model, conditioning, latent):
+    everything, dense = settings(tiny_model, sar=1.0, srr=1.0, flat_ratio=1.0), settings(tiny_model, backend="dense")
+    torch.testing.assert_close(sample(everything, conditioning, latent), sample(dense, conditioning, latent), atol=1e-4, rtol=1e-4)
+
+
+def test_settings_refuse_other_models(library, tiny_model_path, tmp_path):
+    plain = {k: v for k, v in load_file(tiny_model_path).items() if "alpha" not in k and "source_video" not in k}
+    save_file(plain, tmp_path / "wan.safetensors")
+    wan = comfy.sd.load_diffusion_model(str(tmp_path / "wan.safetensors"))
+    with pytest.raises(ValueError, match="Sparse Attention Settings: needs a LIVEditor model, got WAN21"):
+        settings(wan)
+
+
+def test_a_named_backend_is_never_replaced(tiny_model, conditioning, latent):
+    with pytest.raises(RuntimeError, match="backend triton cannot run.*CUDA"):
+        sample(settings(tiny_model, backend="triton"), conditioning, latent)
+
+
+def test_nan_weights_are_named_after_the_first_step(library, tiny_model_path, conditioning, latent, tmp_path):
+    weights = load_file(tiny_model_path)
+    weights["blocks.1.ffn.2.weight"][0, 0] = float("nan")
+    save_file(weights, tmp_path / "nan.safetensors")
+    calls = []
+    model = recording(comfy.sd.load_diffusion_model(str(tmp_path / "nan.safetensors")), lambda *a: calls.append(a))
+    with pytest.raises(ValueError, match="NaN or infinity in block 1 of 2"):
+        sample(model, conditioning, latent)
+    assert len(calls) == 1
+
+
+def test_missing_source_names_the_conditioning(tiny_model, conditioning, latent):
+    positive, negative = conditioning
+    with pytest.raises(ValueError, match="the negative conditioning carries no source"):
+        sample(tiny_model, [positive, [[negative[0][0], {}]]], latent)
+
+
+def test_source_of_another_size_is_refused(tiny_model, conditioning, latent):
+    smaller = [[[c[0][0], {SOURCE_KEY: latent[:, :, :-1]}]] for c in conditioning]
+    with pytest.raises(ValueError, match="28x20x4 .* against 28x20x5"):
+        sample(tiny_model, smaller, latent)
+
+
+def test_replaced_self_attention_is_reported(tiny_model, conditioning, latent, caplog):
+    attention = tiny_model.model.diffusion_model.blocks[0].self_attn
+    model = tiny_model.clone()
+    model.add_object_patch("diffusion_model.blocks.0.self_attn.forward", lambda x, freqs, **kwargs: attention.o(x))
+    with caplog.at_level(logging.WARNING):
+        sample(model, conditioning, latent)
+    assert any("another node replaced the self-attention of 1 blocks" in r.message for r in caplog.records)
+
+
+def test_memory_estimate_counts_the_source(tiny_model, latent):
+    model = tiny_model.model
+    shape = list(latent.shape)
+    with_source = model.memory_required(shape, cond_shapes={k: [v] for k, v in model.extra_conds_shapes(**{SOURCE_KEY: latent}).items()})
+    assert with_source == pytest.approx(2 * model.memory_required(shape), rel=1e-6)
+
+
+def test_attention_patches_of_other_nodes_are_called(tiny_model, conditioning, latent):
+    called = []
+    model = tiny_model.clone()
+    model.set_model_patch(lambda args: called.append("attn1") or args["x"], "attn1_patch")
+    model.set_model_patch(lambda args: called.append("attn2") or args["x"], "attn2_patch")
+    model.set_model_patch(lambda args: called.append("block") or {"img": args["img"]}, "double_block")
+    model.set_model_patch_replace(lambda args, extra: called.append("replace") or extra["original_block"](args), "dit", "double_block", 1)
+    changed = sample(model, conditioning, latent)
+    assert {"attn1", "attn2", "block", "replace"} == set(called)
+    assert torch.equal(changed, sample(tiny_model, conditioning, latent))
