@@ -150,12 +150,12 @@ def set_inputs(prompt, class_type, **values):
     prompt[key_of(prompt, class_type)]["inputs"].update(values)
 
 
-def saved_file(outputs):
-    """Path of the video that a Save Video node wrote."""
+def saved_file(outputs, base=RUN):
+    """Path of the video that a Save Video node wrote, in the server's base folder."""
     for output in outputs.values():
         for kind in ("images", "video", "gifs"):
             for item in output.get(kind, []):
-                return RUN / item["type"] / item["subfolder"] / item["filename"]
+                return Path(base) / item["type"] / item["subfolder"] / item["filename"]
     raise WorkflowFailed(f"the workflow saved no video: {outputs}")
 
 

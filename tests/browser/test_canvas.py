@@ -1,0 +1,93 @@
+"""The shipped workflow on the canvas of a real browser: opens whole, runs, and gives a video."""
+
+import json
+import os
+import shutil
+import time
+
+import host
+import pytest
+import tiny_models
+from playwright.sync_api import sync_playwright
+
+CHROMIUM_ARGUMENTS = ("--no-sandbox --headless=new --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+                      "--disable-component-update --disable-sync").split()
+WORKFLOWS = sorted((host.PACK / "workflows").glob("*.json"))
+OWN_NODES = {"LoadLIVEditor", "EncodeSourceVideo", "SparseAttentionSettings", "LIVEditSampler", "DecodeVideo"}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A ComfyUI folder of a user who has the models that the workflows name; here they are the tiny ones."""
+    tiny_models.make_in_subprocess()
+    base = tmp_path_factory.mktemp("comfyui")
+    for folder in ("custom_nodes", "input", "output", "temp", "user", *(f"models/{f}" for f in tiny_models.PLACES.values())):
+        (base / folder).mkdir(parents=True)
+    (base / "custom_nodes" / "ComfyUI-LIVEditor").symlink_to(host.PACK, target_is_directory=True)
+    shutil.copy(host.CLIPS / "bikes.mp4", base / "input" / "bikes.mp4")
+    names = {"diffusion_models": "liveditor_14b_bf16", "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled", "vae": "wan_2.1_vae"}
+    for tiny, folder in tiny_models.PLACES.items():
+        host.link_or_copy(host.RUN / "models" / folder / tiny, base / "models" / folder / f"{names[folder]}.safetensors")
+    return base
+
+
+@pytest.fixture(scope="module")
+def page(base):
+    """A browser page with ComfyUI open; it can reach nothing but this machine."""
+    with host.Server(base=base) as server, sync_playwright() as playwright:
+        server.client.post("api/settings/Comfy.TutorialCompleted", True)
+        browser = playwright.chromium.launch(executable_path=os.environ["LIVEDITOR_CHROMIUM"], args=CHROMIUM_ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1680, "height": 1050})
+        local = (f"http://127.0.0.1:{server.port}/", "data:", "blob:")
+        page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(local) else route.abort())
+        page.client = server.client
+        page.goto(local[0])
+        page.wait_for_function("window.app?.extensionManager && window.app.canvas", timeout=60_000)
+        page.wait_for_selector(".p-blockui-mask", state="hidden")
+        page.wait_for_selector("#graph-canvas")
+        yield page
+        browser.close()
+
+
+def open_workflow(page, path):
+    page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [json.loads(path.read_text(encoding="utf-8")), path.stem])
+    page.wait_for_function("n => app.graph.nodes.length === n", arg=len(json.loads(path.read_text(encoding='utf-8'))["nodes"]))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_node_is_known_and_drawn(page, path):
+    open_workflow(page, path)
+    nodes = page.evaluate("""() => app.graph.nodes.map(n => ({type: n.type, known: n.type in LiteGraph.registered_node_types,
+        errors: n.has_errors === true, width: n.size[0], inputs: (n.inputs ?? []).map(i => [i.name, i.link, !!i.widget])}))""")
+    assert {n["type"] for n in nodes} & OWN_NODES
+    for node in nodes:
+        assert node["known"] and not node["errors"] and node["width"] > 0, node
+        if node["type"] in OWN_NODES - {"EncodeSourceVideo"}:
+            assert all(link is not None for _, link, widget in node["inputs"] if not widget), node
+    saved = {n["type"] for n in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
+    assert saved == {n["type"] for n in nodes}
+
+
+def test_run_button_gives_a_video(page, base):
+    open_workflow(page, host.PACK / "workflows" / "liveditor_edit.json")
+    page.evaluate("""values => { for (const node of app.graph.nodes) for (const widget of node.widgets ?? [])
+        if (values[node.type]?.[widget.name] !== undefined) widget.value = values[node.type][widget.name]; }""", {
+        "EncodeSourceVideo": {"size": "custom", "width": 64, "height": 32, "max_frames": 9}, "LIVEditSampler": {"steps": 2}})
+    page.get_by_test_id("queue-button").click()
+    deadline = time.monotonic() + 120
+    while not (history := page.client.get("history")):
+        assert time.monotonic() < deadline, "the prompt did not finish"
+        page.wait_for_timeout(200)
+    (entry,) = history.values()
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    assert host.saved_file(entry["outputs"], base).stat().st_size > 0
+    page.wait_for_selector("video", state="attached")
+
+
+def test_templates_dialog_offers_the_workflows(page):
+    templates = page.client.get("workflow_templates")
+    assert {path.stem for path in WORKFLOWS} <= set(templates["ComfyUI-LIVEditor"])
+    for path in WORKFLOWS:
+        assert path.with_suffix(".jpg").stat().st_size < 200_000
+        answer = page.request.get(f"http://{page.client.address}/api/workflow_templates/ComfyUI-LIVEditor/{path.stem}.jpg")
+        assert answer.ok and answer.headers["content-type"] == "image/jpeg"
