@@ -15,7 +15,7 @@ sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
 package = types.ModuleType("liveditor")
 package.__path__ = [str(ROOT)]
 sys.modules.setdefault("liveditor", package)
-sys.path.append(str(ROOT / "tests" / "support"))
+sys.path += [str(ROOT / "tests" / name) for name in ("support", "unit")]
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,131 @@
+"""The method against an independent reference, over the shapes and settings where tails and counts change."""
+
+import pytest
+import torch
+from independent_attention import in_context_sparse_attention as expected_attention
+
+from liveditor.kernels import BackendUnavailable, backend_for
+from liveditor.liveditor_core.config import SparseAttentionConfig
+from liveditor.liveditor_core.sparse_attention import in_context_sparse_attention
+from liveditor.liveditor_core.token_layout import TokenLayout
+
+RELEASED = {"sar": 0.0625, "srr": 0.125, "flat_ratio": 0.5}
+# target, source tokens
+SHAPES = [
+    (256, 256),    # both whole blocks
+    (300, 300),    # a block over the border and a short last one
+    (320, 300),    # no block over the border, a short last one
+    (300, 340),    # a block over the border, the sequence ends on a block
+    (500, 100),    # more target than source
+    (100, 700),    # more source than target
+    (64, 64),      # one block each
+    (65, 1),       # one token over; a source of one token
+    (64, 1),
+    (127, 2),      # the border block holds all of the source
+    (30, 40),      # fewer target tokens than a block: dense
+    (63, 200),
+    (1, 1),
+]
+SETTINGS = [
+    RELEASED,
+    {"sar": 0.25, "srr": 0.5, "flat_ratio": 0.25},
+    {"sar": 0.0, "srr": 0.0, "flat_ratio": 0.0},
+    {"sar": 0.0, "srr": 0.5, "flat_ratio": 0.5},
+    {"sar": 0.25, "srr": 0.0, "flat_ratio": 0.5},
+    {"sar": 0.25, "srr": 0.5, "flat_ratio": 0.0},
+    {"sar": 1.0, "srr": 0.5, "flat_ratio": 0.25},
+    {"sar": 0.25, "srr": 1.0, "flat_ratio": 0.25},
+    {"sar": 0.25, "srr": 0.5, "flat_ratio": 1.0},
+    {"sar": 1.0, "srr": 1.0, "flat_ratio": 1.0},
+    {"sar": 0.25, "srr": 0.5, "flat_ratio": 0.25, "dense_half": "flattest"},
+]
+sdpa = torch.nn.functional.scaled_dot_product_attention
+
+
+def inputs(target, source, batch=1, heads=2, dim=64, dtype=torch.float32, seed=0):
+    """q, k, v as ComfyUI hands them, [B, N, H, D] seen as [B, H, N, D], with structure that makes blocks differ."""
+    generator = torch.Generator().manual_seed(seed)
+    n = target + source
+    level = torch.randn(3, batch, -(-n // 64), heads, dim, generator=generator).repeat_interleave(64, dim=2)[:, :, :n]
+    q, k, v = (level + torch.randn(3, batch, n, heads, dim, generator=generator)).to(dtype).transpose(2, 3)
+    gate = 0.5 * (torch.rand(batch, n, generator=generator) - 0.5)
+    return q, k, v, gate
+
+
+def run(q, k, v, gate, target, backend="pytorch", dense_attention=sdpa, **settings):
+    config = SparseAttentionConfig.from_settings(**{"dense_half": "sharpest", "backend": backend} | settings)
+    layout = TokenLayout(target=target, source=q.shape[2] - target)
+    return in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=dense_attention)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("target, source", SHAPES)
+def test_against_an_independent_reference(target, source, settings):
+    q, k, v, gate = inputs(target, source)
+    out = run(q, k, v, gate, target, **settings)
+    assert not q.is_contiguous() and out.shape == q.shape
+    torch.testing.assert_close(out.double(), expected_attention(q, k, v, gate, target, **settings), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [RELEASED, {"sar": 0.25, "srr": 0.4, "flat_ratio": 0.3}], ids=str)
+def test_batch_of_two_and_three_heads(settings):
+    q, k, v, gate = inputs(330, 270, batch=2, heads=3)
+    expected = expected_attention(q, k, v, gate, 330, **settings)
+    torch.testing.assert_close(run(q, k, v, gate, 330, **settings).double(), expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("target, source", SHAPES)
+def test_all_ratios_one_is_dense_attention_and_the_residual(target, source):
+    q, k, v, gate = inputs(target, source)
+    ones = run(q, k, v, gate, target, sar=1.0, srr=1.0, flat_ratio=1.0)
+    dense = run(q, k, v, gate, target, backend="dense", **RELEASED)
+    torch.testing.assert_close(ones, dense, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(dense.double(), expected_attention(q, k, v, gate, target, dense_everywhere=True, **RELEASED), atol=2e-5, rtol=1e-5)
+    without_residual = run(q, k, v, torch.zeros_like(gate), target, backend="dense", **RELEASED)
+    torch.testing.assert_close(without_residual, sdpa(q, k, v), atol=1e-5, rtol=1e-5)
+
+
+def test_ties_take_the_earlier_block():
+    q, k, v, gate = inputs(256, 256, seed=3)
+    q[:], k[:] = 1.0, 1.0  # every score is the same; only the values tell which blocks were taken
+    settings = {"sar": 0.3, "srr": 0.3, "flat_ratio": 0.5}
+    torch.testing.assert_close(run(q, k, v, gate, 256, **settings).double(), expected_attention(q, k, v, gate, 256, **settings), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_errs_at_most_twice_as_much_as_plain_attention(dtype):
+    q, k, v, gate = inputs(330, 270, dtype=dtype)
+    expected = expected_attention(q, k, v, gate, 330, **RELEASED)
+    error = (run(q, k, v, gate, 330, **RELEASED).double() - expected).abs().mean()
+    exact = sdpa(*(x.double() for x in (q, k, v)))
+    plain_error = (sdpa(q, k, v).double() - exact).abs().mean()
+    assert error <= 2 * plain_error
+
+
+def test_dense_attention_gets_no_mask_and_no_padding():
+    lengths = set()
+
+    def spy(q, k, v):
+        assert q.shape[:2] == k.shape[:2] == v.shape[:2] and k.shape == v.shape
+        lengths.add(k.shape[2])
+        return sdpa(q, k, v)
+
+    q, k, v, gate = inputs(330, 270, heads=8, seed=5)
+    run(q, k, v, gate, 330, dense_attention=spy, sar=0.25, srr=0.5, flat_ratio=0.5)
+    assert len(lengths) > 1, "the heads keep different numbers of tokens, so they must be called apart"
+    assert all(330 < n < 600 for n in lengths)
+
+
+def test_wrong_shapes_are_refused():
+    q, k, v, gate = inputs(128, 128)
+    with pytest.raises(ValueError, match=r"must be \[B, H, 255, D\]"):
+        run(q[:, :, :-1], k, v, gate, 127, **RELEASED)
+    with pytest.raises(ValueError, match="gate"):
+        run(q, k, v, gate[:, :-1], 128, **RELEASED)
+
+
+def test_a_named_backend_that_cannot_run_is_refused_with_its_reason():
+    for name in ("triton", "tilelang"):
+        with pytest.raises(BackendUnavailable, match=f"backend {name} cannot run: needs a CUDA GPU"):
+            backend_for(name, torch.device("cpu"))
+    assert backend_for("auto", torch.device("cpu")) is backend_for("pytorch", torch.device("cpu"))
