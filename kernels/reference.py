@@ -36,6 +36,35 @@ def block_means(x, *, target, block_size=64):
     return sums / lengths.view(-1, 1)
 
 
+def softmax_with_top_sums(scores, *, columns, top):
+    """Softmax over the last dim, in place, and how much of each row its largest entries hold.
+
+    Args:
+        scores: [..., M] fp32; replaced by their softmax.
+        columns: only the first so many entries of a row count for the sum.
+        top: how many of those to add up, at most `columns`.
+
+    Returns:
+        [...] fp32.
+    """
+    torch.softmax(scores, dim=-1, out=scores)
+    return scores[..., :columns].topk(top, dim=-1).values.sum(dim=-1)
+
+
+def split_largest(values, *, count):
+    """Positions of the `count` largest values along the last dim, and of all others; of equal values the earlier is larger.
+
+    Args:
+        values: [..., M] fp32.
+
+    Returns:
+        [..., count] and [..., M - count] int32, both ascending.
+    """
+    order = values.sort(dim=-1, descending=True, stable=True).indices
+    largest, others = order.tensor_split([count], dim=-1)
+    return tuple(part.sort(dim=-1).values.to(torch.int32) for part in (largest, others))
+
+
 def gather_query_blocks(q, *, query_blocks, block_size=64):
     """Copy query blocks next to each other.
 
@@ -72,13 +101,13 @@ def write_query_blocks(values, *, query_blocks, residual, gate, out, block_size=
     """Write blocks of attention output back in token order, plus each token's share of the pooled residual.
 
     Args:
-        values: [B, H, Q * block_size, D]; rows past the end of the sequence are dropped.
+        values: [B, H, Q * block_size, D]; rows past the end of the sequence are dropped, and may be missing.
         query_blocks: [B, H, Q].
         residual: [B, H, query blocks of the sequence, D] fp32.
         gate: [B, N] fp32.
         out: [B, H, N, D], written in place.
     """
-    rows = _rows(query_blocks, block_size)
+    rows = _rows(query_blocks, block_size)[..., :values.shape[2]]
     valid = rows < out.shape[2]
     b, h, _ = valid.nonzero(as_tuple=True)
     rows = rows[valid]

@@ -38,52 +38,43 @@ def query_block_means(means, layout: TokenLayout):
     return torch.cat([means[:, :, :i], border, means[:, :, i + 2:]], dim=2)
 
 
-def block_attention(q_mean, k_mean, layout: TokenLayout):
-    """Attention between block means.
+def select_blocks(q_mean, k_mean, v_mean, *, layout: TokenLayout, config: SparseAttentionConfig, kernels):
+    """Apply the method's rules of retrieval, sharpness and exactness to block means.
 
     Args:
-        q_mean, k_mean: [B, H, KV blocks, D] fp32.
+        q_mean, k_mean, v_mean: [B, H, KV blocks, D] fp32.
+        kernels: a backend's module.
 
     Returns:
-        [B, H, query blocks, query blocks] fp32; every row sums to 1.
-    """
-    q_mean, k_mean = query_block_means(q_mean, layout), query_block_means(k_mean, layout)
-    return torch.softmax(q_mean @ k_mean.transpose(-1, -2) * q_mean.shape[-1] ** -0.5, dim=-1)
-
-
-def select_blocks(attention, q_mean, k_mean, *, layout: TokenLayout, config: SparseAttentionConfig) -> Selection:
-    """Apply the method's rules of retrieval, sharpness and exactness.
-
-    Args:
-        attention: [B, H, query blocks, query blocks] from `block_attention`.
-        q_mean, k_mean: [B, H, KV blocks, D] fp32.
+        Selection, and the pooled residual [B, H, query blocks, D] fp32: what attention between block means answers.
     """
     counts = config.counts(layout)
     n_t = layout.num_target_blocks
-    batch, heads = attention.shape[:2]
+    queries, keys, values = (query_block_means(x, layout) for x in (q_mean, k_mean, v_mean))
+    attention = torch.matmul(queries * queries.shape[-1] ** -0.5, keys.transpose(-1, -2))
+    sharpness = kernels.softmax_with_top_sums(attention, columns=n_t, top=min(counts.sharpness_top, n_t))
+    residual = attention @ values
 
-    relevance = attention[:, :, :n_t, n_t:].sum(dim=2)
-    source = _largest(relevance, counts.kept_source).sort(dim=-1).values + layout.num_target_kv_blocks
-
-    sharpness = attention[..., :n_t].topk(min(counts.sharpness_top, n_t), dim=-1).values.sum(dim=-1)
+    source, _ = kernels.split_largest(attention[:, :, :n_t, n_t:].sum(dim=2), count=counts.kept_source)
+    source = source + layout.num_target_kv_blocks
     if config.dense_blocks == "flattest":
         sharpness = -sharpness
-    order = _largest(sharpness, layout.num_blocks)
-    dense, sparse = order.tensor_split([counts.dense_queries], dim=-1)
-    dense, sparse = dense.sort(dim=-1).values, sparse.sort(dim=-1).values
+    dense, sparse = kernels.split_largest(sharpness, count=counts.dense_queries)
 
-    target = torch.arange(layout.num_target_kv_blocks, device=source.device).expand(batch, heads, -1)
+    target = torch.arange(layout.num_target_kv_blocks, dtype=torch.int32, device=source.device).expand(*source.shape[:2], -1)
     kv_set = torch.cat([target, source], dim=-1)
-    queries = _take_blocks(query_block_means(q_mean, layout), sparse)
-    scores = queries @ _take_blocks(k_mean, kv_set).transpose(-1, -2)
-    exact = torch.gather(kv_set.unsqueeze(2).expand(-1, -1, sparse.shape[-1], -1), 3, _largest(scores, counts.exact_kv))
-    return Selection(*(t.to(torch.int32).contiguous() for t in (dense, sparse, source, exact.sort(dim=-1).values)))
+    scores = _take_blocks(queries, sparse) @ _take_blocks(k_mean, kv_set).transpose(-1, -2)
+    exact, _ = kernels.split_largest(scores, count=counts.exact_kv)
+    # Positions in the KV set become KV block indices; it ascends, so they do too.
+    exact = torch.gather(kv_set, 2, exact.flatten(2).long()).view_as(exact)
+    return Selection(dense, sparse, source, exact), residual
 
 
-def _largest(values, count):
-    """Indices of the `count` largest values along the last dim, largest first; of equal values the earlier one."""
-    return values.sort(dim=-1, descending=True, stable=True).indices[..., :count]
+def pooled_residual(q_mean, k_mean, v_mean, *, layout: TokenLayout):
+    """The pooled residual alone, where attention is dense everywhere; shapes as in `select_blocks`."""
+    q, k, v = (query_block_means(x, layout) for x in (q_mean, k_mean, v_mean))
+    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1) @ v
 
 
 def _take_blocks(means, blocks):
-    return torch.gather(means, 2, blocks.unsqueeze(-1).expand(-1, -1, -1, means.shape[-1]))
+    return torch.gather(means, 2, blocks.long().unsqueeze(-1).expand(-1, -1, -1, means.shape[-1]))

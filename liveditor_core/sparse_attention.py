@@ -8,7 +8,7 @@ and to the rest through their means. What the block means alone would have answe
 import torch
 
 from ..kernels import backend_for
-from .block_selection import block_attention, query_block_means, select_blocks
+from .block_selection import pooled_residual, select_blocks
 from .config import SparseAttentionConfig
 from .token_layout import TokenLayout
 
@@ -35,22 +35,19 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
     kernels = backend_for("auto" if config.backend == "dense" else config.backend, q.device)
     cut = {"target": layout.target, "block_size": layout.block_size}
 
-    # 1. Block means of q, k, v; their attention; its answer is the pooled residual.
+    # 1. Block means of q, k, v.
     q_mean, k_mean, v_mean = (kernels.block_means(x, **cut) for x in (q, k, v))
-    attention = block_attention(q_mean, k_mean, layout)
-    residual = attention @ query_block_means(v_mean, layout)
     out = torch.empty_like(q)
-    add = {"residual": residual, "gate": gate, "out": out, "block_size": layout.block_size}
 
     if dense_everywhere:
+        residual = pooled_residual(q_mean, k_mean, v_mean, layout=layout)
         blocks = torch.arange(layout.num_blocks, dtype=torch.int32, device=q.device).expand(*q.shape[:2], -1)
-        pad = layout.num_blocks * layout.block_size - layout.tokens
-        values = torch.nn.functional.pad(dense_attention(q, k, v), (0, 0, 0, pad))
-        kernels.write_query_blocks(values, query_blocks=blocks, **add)
+        kernels.write_query_blocks(dense_attention(q, k, v), query_blocks=blocks, residual=residual, gate=gate, out=out, block_size=layout.block_size)
         return out
 
-    # 2. Retrieval, sharpness, exact blocks.
-    chosen = select_blocks(attention, q_mean, k_mean, layout=layout, config=config)
+    # 2. Attention between the means chooses the blocks, and its own answer is the pooled residual.
+    chosen, residual = select_blocks(q_mean, k_mean, v_mean, layout=layout, config=config, kernels=kernels)
+    add = {"residual": residual, "gate": gate, "out": out, "block_size": layout.block_size}
 
     # 3. The dense half: its query blocks against every token of the KV set.
     if chosen.dense_blocks.shape[-1] > 0:

@@ -56,12 +56,17 @@ def refused(client, prompt, *words):
 
 def test_nodes_are_described(client):
     info = client.get("object_info")
+    chinese = client.get("i18n")["zh"]["nodeDefs"]
     for name in ("LoadLIVEditor", "EncodeSourceVideo", "SparseAttentionSettings", "LIVEditSampler", "DecodeVideo"):
         node = info[name]
         assert node["category"] == "LIVEditor" and node["description"]
-        for kind in ("required", "optional"):
-            for key, (_, *options) in node["input"].get(kind, {}).items():
-                assert options[0].get("tooltip"), f"{name}.{key} has no tooltip"
+        inputs = node["input"].get("required", {}) | node["input"].get("optional", {})
+        for key, (_, *options) in inputs.items():
+            assert options[0].get("tooltip"), f"{name}.{key} has no tooltip"
+        assert chinese[name]["inputs"].keys() == inputs.keys() and len(chinese[name]["outputs"]) == len(node["output"])
+        for language in ("en", "zh"):
+            rows = (host.PACK / "web" / "docs" / name / f"{language}.md").read_text(encoding="utf-8").count("\n| ")
+            assert rows > len(inputs), f"{language} help of {name} lacks inputs"
     assert "flow_unipc" in info["KSampler"]["input"]["required"]["sampler_name"][0]
     assert "wan_flow" in info["KSampler"]["input"]["required"]["scheduler"][0]
 
