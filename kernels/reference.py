@@ -65,54 +65,60 @@ def split_largest(values, *, count):
     return tuple(part.sort(dim=-1).values.to(torch.int32) for part in (largest, others))
 
 
-def gather_query_blocks(q, *, query_blocks, block_size=64):
+def gather_query_blocks(q, *, head_index, query_blocks, block_size=64):
     """Copy query blocks next to each other.
 
     Args:
         q: [B, H, N, D].
+        head_index: [G], which heads, as batch item * H + head.
         query_blocks: [B, H, Q].
 
     Returns:
-        [B, H, Q * block_size, D], dtype of q. Rows past the end of the sequence repeat its last token.
+        [G, Q * block_size, D], dtype of q. Rows past the end of the sequence repeat its last token.
     """
-    rows = _rows(query_blocks, block_size).clamp_max(q.shape[2] - 1)
-    return torch.gather(q, 2, rows.unsqueeze(-1).expand(-1, -1, -1, q.shape[-1]))
+    b, h = head_index // q.shape[1], head_index % q.shape[1]
+    rows = _rows(query_blocks[b, h], block_size).clamp_max(q.shape[2] - 1)
+    return q[b.unsqueeze(1), h.unsqueeze(1), rows]
 
 
-def gather_kv_set(x, *, source_blocks, target, block_size=64):
+def gather_kv_set(x, *, head_index, source_blocks, length, target, block_size=64):
     """Copy the tokens of the KV set next to each other: all of the target, then the kept source blocks, none twice.
 
     Args:
-        x: [G, N, D], keys or values of heads that keep equally many tokens.
-        source_blocks: [G, K] KV block indices.
+        x: [B, H, N, D], keys or values.
+        head_index: [G], heads that keep equally many tokens, as batch item * H + head.
+        source_blocks: [B, H, K] KV block indices.
+        length: how many tokens they keep, the target's included.
 
     Returns:
-        [G, L, D], dtype of x.
+        [G, length, D], dtype of x.
     """
-    starts = kv_block_starts(tokens=x.shape[1], target=target, block_size=block_size, device=x.device)
-    first, last = starts[source_blocks.long()], starts[source_blocks.long() + 1]
-    rows = first.unsqueeze(-1) + torch.arange(block_size, device=x.device)
-    kept = rows[rows < last.unsqueeze(-1)].view(x.shape[0], -1)
-    rows = torch.cat([torch.arange(target, device=x.device).expand(x.shape[0], -1), kept], dim=1)
-    return torch.gather(x, 1, rows.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    b, h = head_index // x.shape[1], head_index % x.shape[1]
+    starts = kv_block_starts(tokens=x.shape[2], target=target, block_size=block_size, device=x.device)
+    kept = source_blocks[b, h].long()
+    rows = starts[kept].unsqueeze(-1) + torch.arange(block_size, device=x.device)
+    rows = rows[rows < starts[kept + 1].unsqueeze(-1)].view(len(b), length - target)
+    rows = torch.cat([torch.arange(target, device=x.device).expand(len(b), -1), rows], dim=1)
+    return x[b.unsqueeze(1), h.unsqueeze(1), rows]
 
 
-def write_query_blocks(values, *, query_blocks, residual, gate, out, block_size=64):
+def write_query_blocks(values, *, head_index, query_blocks, residual, gate, out, block_size=64):
     """Write blocks of attention output back in token order, plus each token's share of the pooled residual.
 
     Args:
-        values: [B, H, Q * block_size, D]; rows past the end of the sequence are dropped, and may be missing.
+        values: [G, Q * block_size, D]; rows past the end of the sequence are dropped, and may be missing.
+        head_index: [G], as batch item * H + head.
         query_blocks: [B, H, Q].
         residual: [B, H, query blocks of the sequence, D] fp32.
         gate: [B, N] fp32.
         out: [B, H, N, D], written in place.
     """
-    rows = _rows(query_blocks, block_size)[..., :values.shape[2]]
-    valid = rows < out.shape[2]
-    b, h, _ = valid.nonzero(as_tuple=True)
-    rows = rows[valid]
+    b, h = head_index // out.shape[1], head_index % out.shape[1]
+    rows = _rows(query_blocks[b, h], block_size)[:, :values.shape[1]]
+    g, _ = (rows < out.shape[2]).nonzero(as_tuple=True)
+    values, rows, b, h = values[rows < out.shape[2]], rows[rows < out.shape[2]], b[g], h[g]
     pooled = residual[b, h, rows // block_size] * gate[b, rows].unsqueeze(-1)
-    out[b, h, rows] = (values[valid].float() + pooled).to(out.dtype)
+    out[b, h, rows] = (values.float() + pooled).to(out.dtype)
 
 
 def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, source_blocks, exact_blocks, residual, gate, target, out, block_size=64):
@@ -137,32 +143,32 @@ def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, source_blocks, ex
     within = torch.arange(block_size, device=q.device)
     scores_per_block = block_size * (exact_blocks.shape[-1] * block_size + len(target_blocks) + source_blocks.shape[-1])
     step = max(1, SCORES_AT_ONCE // scores_per_block)
-    for b in range(batch):
-        for h in range(heads):
-            kv_set = torch.cat([target_blocks, source_blocks[b, h].long()])
-            weight = lengths[kv_set].log()
-            for blocks, exact in zip(query_blocks[b, h].split(step), exact_blocks[b, h].long().split(step)):
-                rows = gather_query_blocks(q[b:b + 1, h:h + 1], query_blocks=blocks[None, None], block_size=block_size)
-                rows = rows.view(len(blocks), block_size, dim).float() * dim**-0.5
+    for head in range(batch * heads):
+        b, h = divmod(head, heads)
+        kv_set = torch.cat([target_blocks, source_blocks[b, h].long()])
+        weight = lengths[kv_set].log()
+        for first in range(0, query_blocks.shape[-1], step):
+            place = {"head_index": torch.tensor([head], device=q.device), "query_blocks": query_blocks[..., first:first + step], "block_size": block_size}
+            exact = exact_blocks[b, h, first:first + step].long()
+            rows = gather_query_blocks(q, **place).view(len(exact), block_size, dim).float() * dim**-0.5
 
-                tokens_exact = starts[exact].unsqueeze(-1) + within  # [Q, E, block_size]
-                outside = (tokens_exact >= starts[exact + 1].unsqueeze(-1)).flatten(1)
-                tokens_exact = tokens_exact.flatten(1).clamp_max(tokens - 1)
-                scores_exact = rows @ k[b, h, tokens_exact].float().transpose(1, 2)
-                scores_exact.masked_fill_(outside.unsqueeze(1), float("-inf"))
+            tokens_exact = starts[exact].unsqueeze(-1) + within  # [Q, E, block_size]
+            outside = (tokens_exact >= starts[exact + 1].unsqueeze(-1)).flatten(1)
+            tokens_exact = tokens_exact.flatten(1).clamp_max(tokens - 1)
+            scores_exact = rows @ k[b, h, tokens_exact].float().transpose(1, 2)
+            scores_exact.masked_fill_(outside.unsqueeze(1), float("-inf"))
 
-                is_exact = torch.zeros(len(blocks), len(lengths), dtype=torch.bool, device=q.device).scatter_(1, exact, True)
-                scores_mean = rows @ k_mean[b, h, kv_set].T + weight
-                scores_mean.masked_fill_(is_exact[:, kv_set].unsqueeze(1), float("-inf"))
+            is_exact = torch.zeros(len(exact), len(lengths), dtype=torch.bool, device=q.device).scatter_(1, exact, True)
+            scores_mean = rows @ k_mean[b, h, kv_set].T + weight
+            scores_mean.masked_fill_(is_exact[:, kv_set].unsqueeze(1), float("-inf"))
 
-                p = torch.cat([scores_exact, scores_mean], dim=-1).softmax(dim=-1)
-                p_exact, p_mean = p.split([scores_exact.shape[-1], scores_mean.shape[-1]], dim=-1)
-                values = p_exact @ v[b, h, tokens_exact].float() + p_mean @ v_mean[b, h, kv_set]
-                write_query_blocks(values.view(1, 1, -1, dim), query_blocks=blocks[None, None], residual=residual[b:b + 1, h:h + 1],
-                                   gate=gate[b:b + 1], out=out[b:b + 1, h:h + 1], block_size=block_size)
+            p = torch.cat([scores_exact, scores_mean], dim=-1).softmax(dim=-1)
+            p_exact, p_mean = p.split([scores_exact.shape[-1], scores_mean.shape[-1]], dim=-1)
+            values = p_exact @ v[b, h, tokens_exact].float() + p_mean @ v_mean[b, h, kv_set]
+            write_query_blocks(values.view(1, -1, dim), residual=residual, gate=gate, out=out, **place)
 
 
 def _rows(query_blocks, block_size):
-    """Token indices of query blocks; those of a short last block run past the end.  # [B, H, Q * block_size]"""
+    """Token indices of query blocks; those of a short last block run past the end.  # [..., Q * block_size]"""
     rows = query_blocks.long().unsqueeze(-1) * block_size + torch.arange(block_size, device=query_blocks.device)
     return rows.flatten(-2)

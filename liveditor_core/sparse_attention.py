@@ -41,8 +41,9 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
 
     if dense_everywhere:
         residual = pooled_residual(q_mean, k_mean, v_mean, layout=layout)
-        blocks = torch.arange(layout.num_blocks, dtype=torch.int32, device=q.device).expand(*q.shape[:2], -1)
-        kernels.write_query_blocks(dense_attention(q, k, v), query_blocks=blocks, residual=residual, gate=gate, out=out, block_size=layout.block_size)
+        blocks = torch.arange(layout.num_blocks, dtype=torch.int32, device=q.device).expand(*q.shape[:2], -1).contiguous()
+        kernels.write_query_blocks(dense_attention(q, k, v).flatten(0, 1), head_index=_all_heads(q), query_blocks=blocks,
+                                   residual=residual, gate=gate, out=out, block_size=layout.block_size)
         return out
 
     # 2. Attention between the means chooses the blocks, and its own answer is the pooled residual.
@@ -51,9 +52,11 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
 
     # 3. The dense half: its query blocks against every token of the KV set.
     if chosen.dense_blocks.shape[-1] > 0:
-        rows = kernels.gather_query_blocks(q, query_blocks=chosen.dense_blocks, block_size=layout.block_size)
-        values = _dense_half(rows, k, v, chosen.source_blocks, layout, kernels, dense_attention)
-        kernels.write_query_blocks(values, query_blocks=chosen.dense_blocks, **add)
+        for head_index, length in _heads_by_length(chosen.source_blocks, layout):
+            rows = kernels.gather_query_blocks(q, head_index=head_index, query_blocks=chosen.dense_blocks, block_size=layout.block_size)
+            keys, values = (kernels.gather_kv_set(x, head_index=head_index, source_blocks=chosen.source_blocks, length=length, **cut) for x in (k, v))
+            rows = dense_attention(rows.unsqueeze(0), keys.unsqueeze(0), values.unsqueeze(0)).squeeze(0)
+            kernels.write_query_blocks(rows, head_index=head_index, query_blocks=chosen.dense_blocks, **add)
 
     # 4. The sparse half: exact and mean KV blocks in one softmax.
     if chosen.sparse_blocks.shape[-1] > 0:
@@ -62,23 +65,28 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
     return out
 
 
-def _dense_half(rows, k, v, source_blocks, layout: TokenLayout, kernels, dense_attention):
-    """Dense attention of gathered query rows to each head's KV set, without masks or padding.
+def _all_heads(x):
+    """Every head of every batch item.  # [B * H] int32"""
+    return torch.arange(x.shape[0] * x.shape[1], dtype=torch.int32, device=x.device)
 
-    A head that keeps a short block has fewer tokens than another, so heads go to the dense kernel in groups of equal
-    length: one group where both streams are multiples of the block size, at most four otherwise.
+
+def _heads_by_length(source_blocks, layout: TokenLayout):
+    """Heads grouped by how many tokens their KV sets hold, so that each group attends densely without masks or padding.
+
+    A head that keeps a short block has fewer tokens than one that does not: one group where both streams are multiples
+    of the block size, at most four otherwise.
+
+    Yields:
+        head_index [G] int32 and the number of tokens.
     """
-    if source_blocks.shape[-1] == layout.num_source_blocks:
-        return dense_attention(rows, k, v)  # everything is kept
-    batch_and_heads = rows.shape[:2]
-    rows, k, v, source_blocks = (x.flatten(0, 1) for x in (rows, k, v, source_blocks))
-    groups = {None: slice(None)}
-    if layout.has_tails:
-        ends = [layout.kv_block(j) for j in range(layout.num_kv_blocks)]
-        lengths = torch.tensor([end - start for start, end in ends], device=k.device)[source_blocks.long()].sum(dim=-1)
-        groups = {n: (lengths == n).nonzero().squeeze(-1) for n in lengths.unique().tolist()}
-    out = torch.empty_like(rows)
-    for heads in groups.values():
-        kv = (kernels.gather_kv_set(x[heads], source_blocks=source_blocks[heads], target=layout.target, block_size=layout.block_size) for x in (k, v))
-        out[heads] = dense_attention(rows[heads].unsqueeze(0), *(x.unsqueeze(0) for x in kv)).squeeze(0)
-    return out.unflatten(0, batch_and_heads)
+    heads = _all_heads(source_blocks)
+    whole = layout.target + source_blocks.shape[-1] * layout.block_size
+    if not layout.has_tails or source_blocks.shape[-1] == 0:
+        yield heads, whole
+        return
+    missing = torch.zeros_like(heads)
+    for block in {layout.num_target_kv_blocks, layout.num_kv_blocks - 1}:  # the only source blocks that can be short
+        start, end = layout.kv_block(block)
+        missing += (source_blocks == block).any(dim=-1).flatten() * (layout.block_size - (end - start))
+    for lost in missing.unique().tolist():
+        yield heads[missing == lost], whole - lost

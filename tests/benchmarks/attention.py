@@ -1,0 +1,145 @@
+"""Time one self-attention call of the 14B model on this machine's GPU: dense kernels, and sparse attention on top of them.
+
+Every number of one table comes from one run. Refuses to time a backend whose results are wrong.
+"""
+
+import argparse
+import csv
+import statistics
+import sys
+import types
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+if "liveditor" not in sys.modules:
+    package = types.ModuleType("liveditor")
+    package.__path__ = [str(ROOT)]
+    sys.modules["liveditor"] = package
+sys.path.append(str(ROOT / "tests" / "unit"))
+
+import backend_checks  # noqa: E402
+
+from liveditor.kernels import backend_for, dense  # noqa: E402
+from liveditor.kernels.dispatch import AUTO_ORDER, unavailable_reason  # noqa: E402
+from liveditor.liveditor_core.config import SparseAttentionConfig  # noqa: E402
+from liveditor.liveditor_core.sparse_attention import in_context_sparse_attention  # noqa: E402
+from liveditor.liveditor_core.token_layout import TokenLayout  # noqa: E402
+
+DEVICE = torch.device("cuda")
+
+
+def inputs(tokens, heads, dim):
+    """q, k, v as the model hands them, and gates."""
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    x = [torch.randn(1, tokens, heads, dim, device=DEVICE, dtype=torch.bfloat16, generator=generator).transpose(1, 2) for _ in range(3)]
+    return *x, 0.25 * torch.rand(1, tokens, device=DEVICE, generator=generator)
+
+
+class Stopwatch:
+    """Wraps functions to add up the GPU time spent in them."""
+
+    def __init__(self):
+        self.events = {}
+
+    def wrap(self, name, function):
+        def timed(*args, **kwargs):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            out = function(*args, **kwargs)
+            end.record()
+            self.events.setdefault(name, []).append((start, end))
+            return out
+        return timed
+
+    def take(self):
+        torch.cuda.synchronize()
+        times = {name: sum(a.elapsed_time(b) for a, b in events) for name, events in self.events.items()}
+        self.events = {}
+        return times
+
+
+def measure(call, repeats, watch=None):
+    """Median milliseconds of `call` and of its parts, and its peak memory above what was there, in GiB."""
+    call()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    runs, parts = [], []
+    watch = watch or Stopwatch()
+    watch.take()
+    for _ in range(repeats):
+        whole = watch.wrap("whole", call)
+        whole()
+        times = watch.take()
+        runs.append(times.pop("whole"))
+        parts.append(times)
+    memory = (torch.cuda.max_memory_allocated() - before) / 2**30
+    return statistics.median(runs), {name: statistics.median(p[name] for p in parts) for name in parts[0]}, memory
+
+
+def bench(tokens, options):
+    q, k, v, gate = inputs(tokens, options.heads, options.dim)
+    out_bytes = q.numel() * q.element_size() / 2**30
+    layout = TokenLayout(tokens // 2, tokens - tokens // 2)
+    rows = []
+    dense_names = [n for n in dict.fromkeys((*dense.available(DEVICE), "flash-attn-2")) if n != "sdpa" and (not options.dense or n in options.dense)]
+    for name in dense_names:
+        ms, _, memory = measure(lambda: dense.FUNCTIONS[name](q, k, v), options.repeats)
+        rows.append({"tokens": tokens, "attention": "dense", "dense kernel": name, "ms": ms, "extra GiB": memory - out_bytes})
+    settings = [tuple(map(float, s.split(","))) for s in options.settings]
+    for backend in options.backends:
+        module = backend_for(backend, DEVICE)
+        for name in dense_names[:options.dense_kernels]:
+            for sar, srr, flat in settings:
+                config = SparseAttentionConfig(sar, srr, flat, backend=backend)
+                watch = Stopwatch()
+                timed = types.SimpleNamespace(**{n: watch.wrap(n, f) for n, f in vars(module).items() if callable(f) and not n.startswith("_")})
+                sys.modules["liveditor.liveditor_core.sparse_attention"].backend_for = lambda *_: timed
+                attend = watch.wrap("dense half", dense.FUNCTIONS[name])
+                ms, parts, memory = measure(lambda: in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=attend), options.repeats, watch)
+                dense_half, sparse_half = parts.pop("dense half", 0.0), parts.pop("sparse_attention", 0.0)
+                rows.append({"tokens": tokens, "attention": backend, "dense kernel": name, "SAR": sar, "SRR": srr, "flat": flat, "ms": ms, "dense half": dense_half,
+                             "sparse half": sparse_half, "other": ms - dense_half - sparse_half, "extra GiB": memory - out_bytes,
+                             "FLOPs of dense": config.dense_fraction(layout), "x dense": next(r["ms"] for r in rows if r["attention"] == "dense" and r["dense kernel"] == name) / ms})
+                if options.parts:
+                    print("   ", backend, name, {n: round(t, 3) for n, t in parts.items()}, flush=True)
+    return rows
+
+
+def show(rows):
+    columns = ["tokens", "attention", "dense kernel", "SAR", "SRR", "flat", "ms", "x dense", "dense half", "sparse half", "other", "extra GiB", "FLOPs of dense"]
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(f"{row.get(c, ''):.3g}" if isinstance(row.get(c), float) and c != "ms" else f"{row[c]:.1f}" if c == "ms" else str(row.get(c, "")) for c in columns) + " |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[32_768, 65_536, 85_680])
+    parser.add_argument("--heads", type=int, default=40)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--backends", nargs="+", default=[n for n in AUTO_ORDER if n != "pytorch" and unavailable_reason(n, DEVICE) is None])
+    parser.add_argument("--dense", nargs="+", help="dense kernels (default: all that are installed)")
+    parser.add_argument("--dense-kernels", type=int, default=2, help="how many of them, fastest first, to put under sparse attention")
+    parser.add_argument("--settings", nargs="+", default=["0.0625,0.125,0.5"], help="SAR,SRR,flat ratio")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--parts", action="store_true", help="print the time of every operation")
+    parser.add_argument("--csv", type=Path)
+    options = parser.parse_args()
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, B 1, H {options.heads}, D {options.dim}, bf16, median of {options.repeats}", flush=True)
+    for name in options.backends:  # a wrong kernel has no speed
+        backend_checks.check_all(backend_for(name, DEVICE), backend_checks.Case((2040, 2040, 1, 2, options.dim), torch.bfloat16, DEVICE), 1e-2)
+    rows = [row for tokens in options.tokens for row in bench(tokens, options)]
+    show(rows)
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

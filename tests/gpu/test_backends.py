@@ -1,0 +1,79 @@
+"""The GPU backends on a GPU: needs torch, Triton and pytest, not ComfyUI.
+
+    python -m pytest --import-mode=importlib -c pyproject.toml tests/gpu
+"""
+
+import backend_checks
+import pytest
+import torch
+from backend_checks import SHAPES, Case
+
+from liveditor.kernels import backend_for, dense
+from liveditor.kernels.dispatch import AUTO_ORDER, unavailable_reason
+from liveditor.liveditor_core.config import SparseAttentionConfig
+from liveditor.liveditor_core.sparse_attention import in_context_sparse_attention
+from liveditor.liveditor_core.token_layout import TokenLayout
+
+pytestmark = pytest.mark.gpu
+DEVICE = torch.device("cuda")
+BACKENDS = [name for name in AUTO_ORDER if name != "pytorch" and unavailable_reason(name, DEVICE) is None]
+LARGER = [(1000, 1100, 2, 5, 128), (2040, 2040, 1, 4, 128), (4096, 4096, 1, 2, 64), (63 * 64, 5000, 1, 3, 64)]
+
+
+def test_triton_can_run():
+    assert "triton" in BACKENDS
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES + LARGER, ids=str)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_operation(name, shape, dtype):
+    backend_checks.check_all(backend_for(name, DEVICE), Case(shape, dtype, DEVICE), tolerance=2e-3 if dtype == torch.float16 else 1e-2)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_ties(name):
+    backend_checks.check_split_largest(backend_for(name, DEVICE), DEVICE)
+
+
+@pytest.mark.parametrize("shape", LARGER, ids=str)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_errs_at_most_twice_as_much_as_plain_attention(name, shape):
+    """Against the reference in fp32 with the same selection: the error may be twice that of plain bf16 attention."""
+    case = Case(shape, torch.bfloat16, DEVICE)
+    exact, ours = [torch.zeros_like(case.q, dtype=t) for t in (torch.float32, torch.bfloat16)]
+    arguments = {"k_mean": case.means[1], "v_mean": case.means[2], "query_blocks": case.chosen.sparse_blocks, "source_blocks": case.chosen.source_blocks,
+                 "exact_blocks": case.chosen.exact_blocks, "residual": case.residual, "gate": case.gate} | case.cut
+    backend_for("pytorch", DEVICE).sparse_attention(*(x.float() for x in (case.q, case.k, case.v)), out=exact, **arguments)
+    backend_for(name, DEVICE).sparse_attention(case.q, case.k, case.v, out=ours, **arguments)
+    plain = torch.softmax(case.q.float() @ case.k.float().transpose(-1, -2) * case.q.shape[-1] ** -0.5, dim=-1) @ case.v.float()
+    plain_error = (torch.nn.functional.scaled_dot_product_attention(case.q, case.k, case.v).float() - plain).abs().mean()
+    rows = ours != 0
+    assert (ours.float() - exact)[rows].abs().mean() <= 2 * plain_error
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("target, source", [(2040, 2040), (1024, 2048), (30, 500)])
+def test_the_whole_method(name, dtype, target, source):
+    case = Case((target, source, 2, 3, 128), dtype, DEVICE)
+    out = {}
+    for backend in (name, "pytorch"):
+        config = SparseAttentionConfig(backend=backend)
+        x = [t if backend == name else t.float() for t in (case.q, case.k, case.v)]
+        out[backend] = in_context_sparse_attention(*x, case.gate, layout=TokenLayout(target, source), config=config, dense_attention=dense.dense_attention)
+    backend_checks.close(out[name], out["pytorch"], 1e-2)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_offsets_past_2_to_the_31(name):
+    """B * H * N * D > 2^31: the last head's last tokens must be right."""
+    tokens, heads, dim = 460_800, 40, 128
+    x = torch.zeros(1, tokens, heads, dim, dtype=torch.bfloat16, device=DEVICE)
+    x[:, -64:, -1] = 3.0
+    assert x.numel() > 2**31
+    means = backend_for(name, DEVICE).block_means(x.transpose(1, 2), target=tokens // 2)
+    assert means[0, -1, -1].eq(3).all() and means[0, -1, -2].eq(0).all() and means[0, -2].eq(0).all()
+    blocks = torch.full((1, heads, 1), tokens // 64 - 1, dtype=torch.int32, device=DEVICE)
+    out = backend_for(name, DEVICE).gather_query_blocks(x.transpose(1, 2), head_index=torch.arange(heads, dtype=torch.int32, device=DEVICE), query_blocks=blocks)
+    assert out[-1].eq(3).all() and out[:-1].eq(0).all()

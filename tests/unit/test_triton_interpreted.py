@@ -1,0 +1,28 @@
+"""The Triton backend in Triton's interpreter, which runs its kernels on the CPU, against the reference."""
+
+import backend_checks
+import pytest
+import torch
+from backend_checks import SHAPES, Case
+
+import triton
+from liveditor.kernels import triton_backend
+
+
+def test_the_interpreter_is_on():
+    assert triton.knobs.runtime.interpret
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_operation(shape):
+    backend_checks.check_all(triton_backend, Case(shape, torch.float16, "cpu"), tolerance=2e-3)
+
+
+def test_ties_and_ends_of_the_selection():
+    backend_checks.check_split_largest(triton_backend, "cpu")
+
+
+@pytest.mark.parametrize("blocks_at_once", [1, 2])
+def test_blocks_side_by_side(monkeypatch, blocks_at_once):
+    monkeypatch.setitem(triton_backend.SPARSE_CONFIG, "BLOCKS_AT_ONCE", blocks_at_once)
+    backend_checks.check_sparse(triton_backend, Case((300, 350, 1, 1, 64), torch.float16, "cpu"), 2e-3)
