@@ -20,9 +20,3 @@ def test_every_operation(shape):
 
 def test_ties_and_ends_of_the_selection():
     backend_checks.check_split_largest(triton_backend, "cpu")
-
-
-@pytest.mark.parametrize("blocks_at_once", [1, 2])
-def test_blocks_side_by_side(monkeypatch, blocks_at_once):
-    monkeypatch.setitem(triton_backend.SPARSE_CONFIG, "BLOCKS_AT_ONCE", blocks_at_once)
-    backend_checks.check_sparse(triton_backend, Case((300, 350, 1, 1, 64), torch.float16, "cpu"), 2e-3)
