@@ -65,6 +65,26 @@ def split_largest(values, *, count):
     return tuple(part.sort(dim=-1).values.to(torch.int32) for part in (largest, others))
 
 
+def choose_exact(scores, *, kv_set, count):
+    """The KV blocks that each sparse query block attends to exactly: those with the largest scores, of equal ones the earlier.
+
+    Args:
+        scores: [B, H, P, S] fp32, mean query times mean key.
+        kv_set: [B, H, S] int32, ascending KV block indices.
+        count: how many, at least one.
+
+    Returns:
+        KV block indices [B, H, P, count] int32, ascending; and [B, H, P, S rounded up to 64] int8, 1 at the places of
+        the set that are exact or past its end.
+    """
+    chosen, _ = split_largest(scores, count=count)
+    size = kv_set.shape[-1]
+    is_exact = torch.zeros(*scores.shape[:-1], -(-size // 64) * 64, dtype=torch.int8, device=scores.device)
+    is_exact[..., size:] = 1
+    is_exact.scatter_(-1, chosen.long(), 1)
+    return torch.gather(kv_set, 2, chosen.flatten(2).long()).view_as(chosen), is_exact
+
+
 def gather_query_blocks(q, *, head_index, query_blocks, block_size=64):
     """Copy query blocks next to each other.
 
@@ -121,7 +141,7 @@ def write_query_blocks(values, *, head_index, query_blocks, residual, gate, out,
     out[b, h, rows] = (values.float() + pooled).to(out.dtype)
 
 
-def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, source_blocks, exact_blocks, residual, gate, target, out, block_size=64):
+def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blocks, is_exact, residual, gate, target, out, block_size=64):
     """Attend to chosen KV blocks exactly and to the rest of the KV set through their means.
 
     A block not chosen counts as its length in copies of its mean key, all carrying its mean value: a 0th-order
@@ -129,24 +149,22 @@ def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, source_blocks, ex
 
     Args:
         q, k, v: [B, H, N, D].
-        k_mean, v_mean: [B, H, KV blocks, D] fp32, from `block_means`.
+        k_mean, v_mean: [B, H, S, D] fp32, means of the blocks of the KV set.
         query_blocks: [B, H, Q], the blocks whose rows are computed.
-        source_blocks: [B, H, K], the kept source blocks as KV block indices; every target block is in the set anyway.
-        exact_blocks: [B, H, Q, E], KV block indices out of that set, distinct per row.
+        kv_set: [B, H, S], ascending KV block indices.
+        exact_blocks, is_exact: [B, H, Q, E] and [B, H, Q, S'], from `choose_exact`.
         residual, gate: as in `write_query_blocks`; added to the rows written.
         out: [B, H, N, D], written in place at the rows of `query_blocks`.
     """
     batch, heads, tokens, dim = q.shape
     starts = kv_block_starts(tokens=tokens, target=target, block_size=block_size, device=q.device)
     lengths = starts.diff()
-    target_blocks = torch.arange(-(-target // block_size), device=q.device)
     within = torch.arange(block_size, device=q.device)
-    scores_per_block = block_size * (exact_blocks.shape[-1] * block_size + len(target_blocks) + source_blocks.shape[-1])
+    scores_per_block = block_size * (exact_blocks.shape[-1] * block_size + kv_set.shape[-1])
     step = max(1, SCORES_AT_ONCE // scores_per_block)
     for head in range(batch * heads):
         b, h = divmod(head, heads)
-        kv_set = torch.cat([target_blocks, source_blocks[b, h].long()])
-        weight = lengths[kv_set].log()
+        weight = lengths[kv_set[b, h].long()].log()
         for first in range(0, query_blocks.shape[-1], step):
             place = {"head_index": torch.tensor([head], device=q.device), "query_blocks": query_blocks[..., first:first + step], "block_size": block_size}
             exact = exact_blocks[b, h, first:first + step].long()
@@ -158,13 +176,12 @@ def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, source_blocks, ex
             scores_exact = rows @ k[b, h, tokens_exact].float().transpose(1, 2)
             scores_exact.masked_fill_(outside.unsqueeze(1), float("-inf"))
 
-            is_exact = torch.zeros(len(exact), len(lengths), dtype=torch.bool, device=q.device).scatter_(1, exact, True)
-            scores_mean = rows @ k_mean[b, h, kv_set].T + weight
-            scores_mean.masked_fill_(is_exact[:, kv_set].unsqueeze(1), float("-inf"))
+            scores_mean = rows @ k_mean[b, h].T + weight
+            scores_mean.masked_fill_(is_exact[b, h, first:first + step, None, :len(weight)].bool(), float("-inf"))
 
             p = torch.cat([scores_exact, scores_mean], dim=-1).softmax(dim=-1)
             p_exact, p_mean = p.split([scores_exact.shape[-1], scores_mean.shape[-1]], dim=-1)
-            values = p_exact @ v[b, h, tokens_exact].float() + p_mean @ v_mean[b, h, kv_set]
+            values = p_exact @ v[b, h, tokens_exact].float() + p_mean @ v_mean[b, h]
             write_query_blocks(values.view(1, -1, dim), residual=residual, gate=gate, out=out, **place)
 
 

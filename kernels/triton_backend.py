@@ -10,6 +10,11 @@ import torch
 import triton
 import triton.language as tl
 
+try:
+    from triton.tools.tensor_descriptor import TensorDescriptor
+except ImportError:  # Triton before 3.4
+    TensorDescriptor = None
+
 LOG2E = 1.4426950408889634
 
 
@@ -39,7 +44,7 @@ def block_means(x, *, target, block_size=64):
     batch, heads, tokens, dim = x.shape
     blocks = -(-target // block_size) + -(-tokens // block_size) - target // block_size
     out = torch.empty(batch, heads, blocks, dim, dtype=torch.float32, device=x.device)
-    _block_means[batch * heads, blocks](x, out, *x.stride()[:3], heads, tokens, target, BLOCK=block_size, D=dim, num_warps=4)
+    _block_means[batch * heads, blocks](x, out, *x.stride()[:3], heads, tokens, target, BLOCK=block_size, D=dim, num_warps=1)
     return out
 
 
@@ -123,6 +128,34 @@ def split_largest(values, *, count):
     return largest, others
 
 
+@triton.jit
+def _choose_exact(scores, kv_set, exact_blocks, is_exact, rows_per_head, size, padded, count, M: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    position = tl.arange(0, M)
+    valid = position < size
+    keys = tl.where(valid, _ordered(tl.load(scores + row * size + position, mask=valid, other=0.0)), 0)
+    threshold = _threshold(keys, count)
+    above, equal = keys > threshold, valid & (keys == threshold)
+    missing = count - tl.sum(above.to(tl.int32), axis=0)
+    chosen = above | (equal & (tl.cumsum(equal.to(tl.int32), axis=0) <= missing))
+    before = tl.cumsum(chosen.to(tl.int32), axis=0)
+    blocks = tl.load(kv_set + row // rows_per_head * size + position, mask=chosen)
+    tl.store(exact_blocks + row * count + before - 1, blocks, mask=chosen)
+    tl.store(is_exact + row * padded + position, (chosen | ~valid).to(tl.int8), mask=position < padded)
+
+
+def choose_exact(scores, *, kv_set, count):
+    scores = scores.contiguous()
+    size = scores.shape[-1]
+    padded = -(-size // 64) * 64
+    exact_blocks = torch.empty(*scores.shape[:-1], count, dtype=torch.int32, device=scores.device)
+    is_exact = torch.empty(*scores.shape[:-1], padded, dtype=torch.int8, device=scores.device)
+    rows = scores.numel() // size
+    if rows:
+        _choose_exact[(rows,)](scores, kv_set, exact_blocks, is_exact, scores.shape[-2], size, padded, count, M=max(64, triton.next_power_of_2(size)), num_warps=_row_warps(size))
+    return exact_blocks, is_exact
+
+
 def _row_warps(size):
     """Few, for the search counts across the whole row again and again."""
     return 1 if size <= 1024 else 2 if size <= 2048 else 4 if size <= 4096 else 16
@@ -201,25 +234,32 @@ def write_query_blocks(values, *, head_index, query_blocks, residual, gate, out,
 
 
 @triton.jit
-def _sparse_attention(q, k, v, k_mean, v_mean, blocks, kv_set, exact_blocks, is_exact, residual, gate, out,
+def _sparse_attention(q, k, v, k_mean, v_mean, weight_of_mean, blocks, exact_blocks, is_exact, residual, gate, out,
                       stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn, stride_ob, stride_oh, stride_on,
-                      heads, tokens, target, in_set, exact_count, kv_blocks, sequence_blocks, scale,
-                      BLOCK: tl.constexpr, D: tl.constexpr, MEANS: tl.constexpr, TAILS: tl.constexpr):
-    i, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
+                      heads, tokens, target, padded, exact_count, sequence_blocks, scale,
+                      BLOCK: tl.constexpr, D: tl.constexpr, TAILS: tl.constexpr, DESCRIPTORS: tl.constexpr):
+    i, bh = tl.program_id(0), tl.program_id(1)
     b, h = bh // heads, bh % heads
+    bh = bh.to(tl.int64)
     row = bh * tl.num_programs(0) + i
     block = tl.load(blocks + row)
     within, columns = tl.arange(0, BLOCK), tl.arange(0, D)
     rows = block * BLOCK + within
     inside = rows < tokens
-    queries = tl.load(q + b * stride_qb + h * stride_qh + rows.to(tl.int64)[:, None] * stride_qn + columns, mask=inside[:, None], other=0.0)
+    if DESCRIPTORS:
+        queries = q.load([b, h, block * BLOCK, 0]).reshape(BLOCK, D)
+    else:
+        queries = tl.load(q + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh + rows.to(tl.int64)[:, None] * stride_qn + columns, mask=inside[:, None], other=0.0)
+        k += b.to(tl.int64) * stride_kb + h.to(tl.int64) * stride_kh
+        v += b.to(tl.int64) * stride_vb + h.to(tl.int64) * stride_vh
+        offset_k = within[:, None] * stride_kn + columns
+        offset_v = within[:, None] * stride_vn + columns
+        k_mean += bh * padded * D
+        v_mean += bh * padded * D
+        offset_mean = within[:, None] * D + columns
     # A product by a power of two is exact, and makes the compiler keep the queries in registers. Shared memory is what
-    # limits how many programs a multiprocessor runs side by side: 64 KiB in place of 80 means three, and 14 % less time.
+    # limits how many programs a multiprocessor runs side by side: 64 KiB in place of 80 means three in place of two.
     queries = (queries * 0.125).to(queries.dtype)
-    k += b * stride_kb + h * stride_kh
-    v += b * stride_vb + h * stride_vh
-    offset_k = within[:, None] * stride_kn + columns
-    offset_v = within[:, None] * stride_vn + columns
 
     top = tl.full([BLOCK], float("-inf"), tl.float32)  # running maximum of the scores, before scaling
     total = tl.zeros([BLOCK], tl.float32)
@@ -229,17 +269,21 @@ def _sparse_attention(q, k, v, k_mean, v_mean, blocks, kv_set, exact_blocks, is_
     for e in range(0, exact_count):
         j = tl.load(exact_blocks + e)
         if TAILS:
+            # A short block is read with its neighbour's tokens, whose scores are masked: cheaper than to mask the loads.
             start, end = _kv_block(j, tokens, target, BLOCK)
-            attended = within < end - start
-            start = start.to(tl.int64)
-            keys = tl.load(k + start * stride_kn + offset_k, mask=attended[:, None], other=0.0)
-            values = tl.load(v + start * stride_vn + offset_v, mask=attended[:, None], other=0.0)
-            scores = tl.where(attended[None, :], tl.dot(queries, tl.trans(keys)), float("-inf"))
+            first = start if DESCRIPTORS else tl.minimum(start, tokens - BLOCK)
+            attended = (first + within >= start) & (first + within < end)
         else:
-            start = j.to(tl.int64) * BLOCK
-            keys = tl.load(k + start * stride_kn + offset_k)
-            values = tl.load(v + start * stride_vn + offset_v)
-            scores = tl.dot(queries, tl.trans(keys))
+            first = j * BLOCK
+        if DESCRIPTORS:
+            keys = k.load([b, h, first, 0]).reshape(BLOCK, D)
+            values = v.load([b, h, first, 0]).reshape(BLOCK, D)
+        else:
+            keys = tl.load(k + first.to(tl.int64) * stride_kn + offset_k)
+            values = tl.load(v + first.to(tl.int64) * stride_vn + offset_v)
+        scores = tl.dot(queries, tl.trans(keys))
+        if TAILS:
+            scores = tl.where(attended[None, :], scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, axis=1))
         weights = tl.exp2(scores * scale - (new_top * scale)[:, None])
         rescale = tl.exp2((top - new_top) * scale)
@@ -249,23 +293,17 @@ def _sparse_attention(q, k, v, k_mean, v_mean, blocks, kv_set, exact_blocks, is_
 
     # All other blocks of the KV set through their means, each with the weight of its length: log2 of it on the score.
     top *= scale
-    lane = tl.arange(0, MEANS)
-    k_mean += bh * in_set * D
-    v_mean += bh * in_set * D
-    for c in range(0, in_set, MEANS):
-        position = c + lane
-        in_range = position < in_set
-        j = tl.load(kv_set + bh * in_set + position, mask=in_range, other=0)
-        attended = in_range & (tl.load(is_exact + row * kv_blocks + j) == 0)
-        keys = tl.load(k_mean + position[:, None] * D + columns, mask=in_range[:, None], other=0.0)
-        values = tl.load(v_mean + position[:, None] * D + columns, mask=in_range[:, None], other=0.0)
-        scores = tl.dot(queries, tl.trans(keys)) * scale
-        if TAILS:
-            start, end = _kv_block(j, tokens, target, BLOCK)
-            scores += tl.log2((end - start).to(tl.float32))[None, :]
+    weight_of_mean += bh * padded
+    is_exact += row * padded
+    for c in range(0, padded, BLOCK):
+        if DESCRIPTORS:
+            keys = k_mean.load([b, h, c, 0]).reshape(BLOCK, D)
+            values = v_mean.load([b, h, c, 0]).reshape(BLOCK, D)
         else:
-            scores += tl.log2(BLOCK * 1.0)
-        scores = tl.where(attended[None, :], scores, float("-inf"))
+            keys = tl.load(k_mean + c * D + offset_mean)
+            values = tl.load(v_mean + c * D + offset_mean)
+        scores = tl.dot(queries, tl.trans(keys)) * scale + tl.load(weight_of_mean + c + within)[None, :]
+        scores = tl.where((tl.load(is_exact + c + within) == 0)[None, :], scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, axis=1))
         weights = tl.exp2(scores - new_top[:, None])
         rescale = tl.exp2(top - new_top)
@@ -276,28 +314,50 @@ def _sparse_attention(q, k, v, k_mean, v_mean, blocks, kv_set, exact_blocks, is_
     pooled = tl.load(residual + (bh * sequence_blocks + block) * D + columns)
     weight = tl.load(gate + b * tokens + rows, mask=inside, other=0.0)
     answer = answer / total[:, None] + weight[:, None] * pooled[None, :]
-    tl.store(out + b * stride_ob + h * stride_oh + rows.to(tl.int64)[:, None] * stride_on + columns, answer.to(out.dtype.element_ty), mask=inside[:, None])
+    tl.store(out + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh + rows.to(tl.int64)[:, None] * stride_on + columns, answer.to(out.dtype.element_ty), mask=inside[:, None])
 
 
-def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, source_blocks, exact_blocks, residual, gate, target, out, block_size=64):
+@triton.jit
+def _pad_means(k_mean, v_mean, kv_set, k_out, v_out, weight, tokens, target, size, padded, BLOCK: tl.constexpr, D: tl.constexpr):
+    bh, i = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    place, columns = i * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)
+    valid = place < size
+    start, end = _kv_block(tl.load(kv_set + bh * size + place, mask=valid, other=0), tokens, target, BLOCK)
+    tl.store(weight + bh * padded + place, tl.log2((end - start).to(tl.float32)))
+    source, destination = bh * size * D + place[:, None] * D + columns, bh * padded * D + place[:, None] * D + columns
+    tl.store(k_out + destination, tl.load(k_mean + source, mask=valid[:, None], other=0.0).to(k_out.dtype.element_ty))
+    tl.store(v_out + destination, tl.load(v_mean + source, mask=valid[:, None], other=0.0).to(v_out.dtype.element_ty))
+
+
+def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blocks, is_exact, residual, gate, target, out, block_size=64):
     batch, heads, tokens, dim = q.shape
-    kv_blocks = k_mean.shape[2]
-    of_target = torch.arange(-(-target // block_size), dtype=torch.int32, device=q.device).expand(batch, heads, -1)
-    kv_set = torch.cat([of_target, source_blocks], dim=-1)
-    k_mean, v_mean = (torch.gather(x, 2, kv_set.long().unsqueeze(-1).expand(-1, -1, -1, dim)).to(q.dtype) for x in (k_mean, v_mean))
-    is_exact = torch.zeros(*query_blocks.shape, kv_blocks, dtype=torch.int8, device=q.device).scatter_(3, exact_blocks.long(), 1)
+    padded = is_exact.shape[-1]
+    k_padded, v_padded = (torch.empty(batch, heads, padded, dim, dtype=q.dtype, device=q.device) for _ in range(2))
+    weight = torch.empty(batch, heads, padded, dtype=torch.float32, device=q.device)
+    _pad_means[batch * heads, padded // 64](k_mean, v_mean, kv_set, k_padded, v_padded, weight, tokens, target, kv_set.shape[-1], padded,
+                                            BLOCK=block_size, D=dim, num_warps=4)
+    tensors = q, k, v, k_padded, v_padded
+    strides = *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]
+    descriptors = _has_copy_engine(q.device) and all(_describable(x) for x in tensors)
+    if descriptors:
+        tensors = (TensorDescriptor(x, list(x.shape), list(x.stride()), [1, 1, block_size, dim]) for x in tensors)
     _sparse_attention[query_blocks.shape[-1], batch * heads](
-        q, k, v, k_mean, v_mean, query_blocks, kv_set, exact_blocks, is_exact, residual, gate, out,
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
-        heads, tokens, target, kv_set.shape[-1], exact_blocks.shape[-1], kv_blocks, residual.shape[2], 8 * dim**-0.5 * LOG2E,
-        BLOCK=block_size, D=dim, MEANS=64, TAILS=tokens % block_size > 0 or target % block_size > 0, num_warps=4, **_sparse_options(q.device, dim))
+        *tensors, weight, query_blocks, exact_blocks, is_exact, residual, gate, out, *strides,
+        heads, tokens, target, padded, exact_blocks.shape[-1], residual.shape[2], 8 * dim**-0.5 * LOG2E,
+        BLOCK=block_size, D=dim, TAILS=tokens % block_size > 0 or target % block_size > 0, DESCRIPTORS=descriptors, num_warps=4, num_stages=2,
+        **({"maxnreg": 168} if descriptors and dim == 128 else {}))  # three programs on a multiprocessor
 
 
 @functools.cache
-def _sparse_options(device, dim):
-    """Three programs side by side on a multiprocessor of Hopper, see `_sparse_attention`; elsewhere what fits."""
-    hopper = device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
-    return {"num_stages": 2, "maxnreg": 168} if hopper and dim == 128 else {"num_stages": 2}
+def _has_copy_engine(device):
+    """Hopper and later copy whole tiles by descriptor; a thread's addresses cost registers."""
+    return TensorDescriptor is not None and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def _describable(x):
+    """The copy engine's rule: rows of 16 aligned bytes."""
+    unit = 16 // x.element_size()
+    return x.data_ptr() % 16 == 0 and x.stride(-1) == 1 and all(stride % unit == 0 for stride in x.stride()[:-1])
 
 
 def _token_major(heads, tokens, dim, like):

@@ -11,13 +11,14 @@ from .token_layout import TokenLayout
 class Selection(NamedTuple):
     """Indices in ascending order, int32, per batch item and head.
 
-    Q + P is the number of query blocks of the sequence. Source and exact blocks are KV block indices of the layout.
+    Q + P is the number of query blocks of the sequence. The KV set and the exact blocks are KV block indices of the layout.
     """
 
     dense_blocks: torch.Tensor   # [B, H, Q]
     sparse_blocks: torch.Tensor  # [B, H, P]
-    source_blocks: torch.Tensor  # [B, H, K]
-    exact_blocks: torch.Tensor   # [B, H, P, E]
+    kv_set: torch.Tensor         # [B, H, S], all target blocks, then the kept source blocks
+    exact_blocks: torch.Tensor   # [B, H, P, E], out of the KV set
+    is_exact: torch.Tensor       # [B, H, P, S rounded up to 64] int8, the same by place in the KV set
 
 
 def query_block_means(means, layout: TokenLayout):
@@ -63,11 +64,8 @@ def select_blocks(q_mean, k_mean, v_mean, *, layout: TokenLayout, config: Sparse
 
     target = torch.arange(layout.num_target_kv_blocks, dtype=torch.int32, device=source.device).expand(*source.shape[:2], -1)
     kv_set = torch.cat([target, source], dim=-1)
-    scores = _take_blocks(queries, sparse) @ _take_blocks(k_mean, kv_set).transpose(-1, -2)
-    exact, _ = kernels.split_largest(scores, count=counts.exact_kv)
-    # Positions in the KV set become KV block indices; it ascends, so they do too.
-    exact = torch.gather(kv_set, 2, exact.flatten(2).long()).view_as(exact)
-    return Selection(dense, sparse, source, exact), residual
+    scores = take_blocks(queries, sparse) @ take_blocks(k_mean, kv_set).transpose(-1, -2)
+    return Selection(dense, sparse, kv_set, *kernels.choose_exact(scores, kv_set=kv_set, count=counts.exact_kv)), residual
 
 
 def pooled_residual(q_mean, k_mean, v_mean, *, layout: TokenLayout):
@@ -76,5 +74,6 @@ def pooled_residual(q_mean, k_mean, v_mean, *, layout: TokenLayout):
     return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1) @ v
 
 
-def _take_blocks(means, blocks):
+def take_blocks(means, blocks):
+    """Means of chosen blocks: [B, H, blocks, D] and [B, H, M] to [B, H, M, D]."""
     return torch.gather(means, 2, blocks.long().unsqueeze(-1).expand(-1, -1, -1, means.shape[-1]))

@@ -8,7 +8,7 @@ and to the rest through their means. What the block means alone would have answe
 import torch
 
 from ..kernels import backend_for
-from .block_selection import pooled_residual, select_blocks
+from .block_selection import pooled_residual, select_blocks, take_blocks
 from .config import SparseAttentionConfig
 from .token_layout import TokenLayout
 
@@ -50,18 +50,22 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
     chosen, residual = select_blocks(q_mean, k_mean, v_mean, layout=layout, config=config, kernels=kernels)
     add = {"residual": residual, "gate": gate, "out": out, "block_size": layout.block_size}
 
-    # 3. The dense half: its query blocks against every token of the KV set.
+    source_blocks = chosen.kv_set[:, :, layout.num_target_kv_blocks:].contiguous()
+    groups = _heads_by_length(source_blocks, layout)
+
+    # 3. The sparse half: exact and mean KV blocks in one softmax.
+    if chosen.sparse_blocks.shape[-1] > 0:
+        k_mean, v_mean = (take_blocks(x, chosen.kv_set) for x in (k_mean, v_mean))
+        kernels.sparse_attention(q, k, v, k_mean=k_mean, v_mean=v_mean, query_blocks=chosen.sparse_blocks, kv_set=chosen.kv_set,
+                                 exact_blocks=chosen.exact_blocks, is_exact=chosen.is_exact, target=layout.target, **add)
+
+    # 4. The dense half: its query blocks against every token of the KV set.
     if chosen.dense_blocks.shape[-1] > 0:
-        for head_index, length in _heads_by_length(chosen.source_blocks, layout):
+        for head_index, length in groups():
             rows = kernels.gather_query_blocks(q, head_index=head_index, query_blocks=chosen.dense_blocks, block_size=layout.block_size)
-            keys, values = (kernels.gather_kv_set(x, head_index=head_index, source_blocks=chosen.source_blocks, length=length, **cut) for x in (k, v))
+            keys, values = (kernels.gather_kv_set(x, head_index=head_index, source_blocks=source_blocks, length=length, **cut) for x in (k, v))
             rows = dense_attention(rows.unsqueeze(0), keys.unsqueeze(0), values.unsqueeze(0)).squeeze(0)
             kernels.write_query_blocks(rows, head_index=head_index, query_blocks=chosen.dense_blocks, **add)
-
-    # 4. The sparse half: exact and mean KV blocks in one softmax.
-    if chosen.sparse_blocks.shape[-1] > 0:
-        kernels.sparse_attention(q, k, v, k_mean=k_mean, v_mean=v_mean, query_blocks=chosen.sparse_blocks,
-                                 source_blocks=chosen.source_blocks, exact_blocks=chosen.exact_blocks, target=layout.target, **add)
     return out
 
 
@@ -76,17 +80,38 @@ def _heads_by_length(source_blocks, layout: TokenLayout):
     A head that keeps a short block has fewer tokens than one that does not: one group where both streams are multiples
     of the block size, at most four otherwise.
 
-    Yields:
-        head_index [G] int32 and the number of tokens.
+    Returns:
+        A function that gives the groups: head_index [G] int32 and the number of tokens. It waits for the GPU to have
+        come thus far; call it after queueing more work.
     """
-    heads = _all_heads(source_blocks)
     whole = layout.target + source_blocks.shape[-1] * layout.block_size
     if not layout.has_tails or source_blocks.shape[-1] == 0:
-        yield heads, whole
-        return
-    missing = torch.zeros_like(heads)
+        return lambda: [(_all_heads(source_blocks), whole)]
+    missing = torch.zeros(source_blocks.shape[:2], dtype=torch.int32, device=source_blocks.device)
     for block in {layout.num_target_kv_blocks, layout.num_kv_blocks - 1}:  # the only source blocks that can be short
         start, end = layout.kv_block(block)
-        missing += (source_blocks == block).any(dim=-1).flatten() * (layout.block_size - (end - start))
-    for lost in missing.unique().tolist():
-        yield heads[missing == lost], whole - lost
+        missing += (source_blocks == block).any(dim=-1) * (layout.block_size - (end - start))
+    order = missing.flatten().argsort(stable=True).to(torch.int32)
+    missing = _on_its_way_to_host(missing)
+
+    def groups():
+        first = 0
+        for lost, count in zip(*(x.tolist() for x in missing().unique(return_counts=True))):
+            yield order[first:first + count], whole - lost
+            first += count
+    return groups
+
+
+def _on_its_way_to_host(x):
+    """A function that gives a tensor's copy in the host's memory, and waits for no more than what was queued before it."""
+    if x.device.type != "cuda":
+        return x.cpu
+    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    host.copy_(x, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(x.device))
+
+    def wait():
+        done.synchronize()
+        return host
+    return wait

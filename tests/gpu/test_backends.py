@@ -8,7 +8,7 @@ import pytest
 import torch
 from backend_checks import SHAPES, Case
 
-from liveditor.kernels import backend_for, dense
+from liveditor.kernels import backend_for
 from liveditor.kernels.dispatch import AUTO_ORDER, unavailable_reason
 from liveditor.liveditor_core.config import SparseAttentionConfig
 from liveditor.liveditor_core.sparse_attention import in_context_sparse_attention
@@ -42,8 +42,8 @@ def test_errs_at_most_twice_as_much_as_plain_attention(name, shape):
     """Against the reference in fp32 with the same selection: the error may be twice that of plain bf16 attention."""
     case = Case(shape, torch.bfloat16, DEVICE)
     exact, ours = [torch.zeros_like(case.q, dtype=t) for t in (torch.float32, torch.bfloat16)]
-    arguments = {"k_mean": case.means[1], "v_mean": case.means[2], "query_blocks": case.chosen.sparse_blocks, "source_blocks": case.chosen.source_blocks,
-                 "exact_blocks": case.chosen.exact_blocks, "residual": case.residual, "gate": case.gate} | case.cut
+    arguments = {"k_mean": case.set_means[0], "v_mean": case.set_means[1], "query_blocks": case.chosen.sparse_blocks, "kv_set": case.chosen.kv_set,
+                 "exact_blocks": case.chosen.exact_blocks, "is_exact": case.chosen.is_exact, "residual": case.residual, "gate": case.gate} | case.cut
     backend_for("pytorch", DEVICE).sparse_attention(*(x.float() for x in (case.q, case.k, case.v)), out=exact, **arguments)
     backend_for(name, DEVICE).sparse_attention(case.q, case.k, case.v, out=ours, **arguments)
     plain = torch.softmax(case.q.float() @ case.k.float().transpose(-1, -2) * case.q.shape[-1] ** -0.5, dim=-1) @ case.v.float()
@@ -61,7 +61,8 @@ def test_the_whole_method(name, dtype, target, source):
     for backend in (name, "pytorch"):
         config = SparseAttentionConfig(backend=backend)
         x = [t if backend == name else t.float() for t in (case.q, case.k, case.v)]
-        out[backend] = in_context_sparse_attention(*x, case.gate, layout=TokenLayout(target, source), config=config, dense_attention=dense.dense_attention)
+        out[backend] = in_context_sparse_attention(*x, case.gate, layout=TokenLayout(target, source), config=config,
+                                                   dense_attention=torch.nn.functional.scaled_dot_product_attention)
     backend_checks.close(out[name], out["pytorch"], 1e-2)
 
 

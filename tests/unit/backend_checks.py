@@ -3,7 +3,7 @@
 import torch
 
 from liveditor.kernels import reference
-from liveditor.liveditor_core.block_selection import select_blocks
+from liveditor.liveditor_core.block_selection import select_blocks, take_blocks
 from liveditor.liveditor_core.config import SparseAttentionConfig
 from liveditor.liveditor_core.token_layout import TokenLayout
 
@@ -34,6 +34,8 @@ class Case:
         self.cut = {"target": target, "block_size": 64}
         self.means = [reference.block_means(t, **self.cut) for t in (self.q, self.k, self.v)]
         self.chosen, self.residual = select_blocks(*self.means, layout=self.layout, config=CONFIG, kernels=reference)
+        self.source_blocks = self.chosen.kv_set[:, :, self.layout.num_target_kv_blocks:].contiguous()
+        self.set_means = [take_blocks(x, self.chosen.kv_set) for x in self.means[1:]]
 
     def heads(self):
         return torch.arange(self.q.shape[0] * self.q.shape[1], dtype=torch.int32, device=self.q.device)
@@ -53,7 +55,7 @@ def check_means(backend, case):
 def check_selection(backend, case):
     chosen, residual = select_blocks(*case.means, layout=case.layout, config=CONFIG, kernels=backend)
     for name, ours, expected in zip(chosen._fields, chosen, case.chosen):
-        assert ours.dtype == torch.int32 and torch.equal(ours, expected), name
+        assert ours.dtype == expected.dtype and torch.equal(ours, expected), name
     close(residual, case.residual, 1e-5)
 
 
@@ -76,8 +78,8 @@ def check_gathers(backend, case):
     assert torch.equal(ours, expected)
     for head in case.heads().tolist():
         b, h = divmod(head, case.q.shape[1])
-        ends = [case.layout.kv_block(j) for j in case.chosen.source_blocks[b, h].tolist()]
-        where = {"head_index": case.heads()[head:head + 1], "source_blocks": case.chosen.source_blocks,
+        ends = [case.layout.kv_block(j) for j in case.source_blocks[b, h].tolist()]
+        where = {"head_index": case.heads()[head:head + 1], "source_blocks": case.source_blocks,
                  "length": case.layout.target + sum(end - start for start, end in ends)} | case.cut
         ours, expected = (m.gather_kv_set(case.k, **where) for m in (backend, reference))
         assert torch.equal(ours, expected), head
@@ -102,8 +104,8 @@ def check_sparse(backend, case, tolerance):
     outs = []
     for module in (backend, reference):
         out = written(case)
-        module.sparse_attention(case.q, case.k, case.v, k_mean=case.means[1], v_mean=case.means[2], query_blocks=case.chosen.sparse_blocks,
-                                source_blocks=case.chosen.source_blocks, exact_blocks=case.chosen.exact_blocks, residual=case.residual, gate=case.gate, out=out, **case.cut)
+        module.sparse_attention(case.q, case.k, case.v, k_mean=case.set_means[0], v_mean=case.set_means[1], query_blocks=case.chosen.sparse_blocks,
+                                kv_set=case.chosen.kv_set, exact_blocks=case.chosen.exact_blocks, is_exact=case.chosen.is_exact, residual=case.residual, gate=case.gate, out=out, **case.cut)
         outs.append(out)
     assert torch.equal(outs[0].isnan(), outs[1].isnan()), "other rows were written"
     close(outs[0].nan_to_num(), outs[1].nan_to_num(), tolerance)
