@@ -38,10 +38,10 @@ def inputs(tokens, heads, dim):
 
 
 class Stopwatch:
-    """Wraps functions to add up the GPU time spent in them."""
+    """Wraps functions to add up the GPU time spent in them, and remembers their last arguments."""
 
     def __init__(self):
-        self.events = {}
+        self.events, self.arguments = {}, {}
 
     def wrap(self, name, function):
         def timed(*args, **kwargs):
@@ -50,34 +50,40 @@ class Stopwatch:
             out = function(*args, **kwargs)
             end.record()
             self.events.setdefault(name, []).append((start, end))
+            self.arguments[name] = args, kwargs
             return out
         return timed
 
-    def take(self):
+    def medians(self, runs):
+        """Milliseconds per run of everything wrapped, median over equally long runs; forgets them."""
         torch.cuda.synchronize()
-        times = {name: sum(a.elapsed_time(b) for a, b in events) for name, events in self.events.items()}
+        times = {}
+        for name, events in self.events.items():
+            per_run = len(events) // runs
+            times[name] = statistics.median(sum(a.elapsed_time(b) for a, b in events[i * per_run:(i + 1) * per_run]) for i in range(runs))
         self.events = {}
         return times
 
 
 def measure(call, repeats, watch=None):
-    """Median milliseconds of `call` and of its parts, and its peak memory above what was there, in GiB."""
+    """Median milliseconds of `call`, of its parts, and its peak memory above what was there, in GiB.
+
+    The calls follow each other as those of a model's blocks do, so that launches hide behind the work before.
+    """
+    watch = watch or Stopwatch()
+    whole = watch.wrap("whole", call)
     call()
+    whole()
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    runs, parts = [], []
-    watch = watch or Stopwatch()
-    watch.take()
+    watch.events = {}
     for _ in range(repeats):
-        whole = watch.wrap("whole", call)
         whole()
-        times = watch.take()
-        runs.append(times.pop("whole"))
-        parts.append(times)
+    parts = watch.medians(repeats)
     memory = (torch.cuda.max_memory_allocated() - before) / 2**30
-    return statistics.median(runs), {name: statistics.median(p[name] for p in parts) for name in parts[0]}, memory
+    return parts.pop("whole"), parts, memory
 
 
 def bench(tokens, options):
@@ -101,8 +107,10 @@ def bench(tokens, options):
                 attend = watch.wrap("dense half", dense.FUNCTIONS[name])
                 ms, parts, memory = measure(lambda: in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=attend), options.repeats, watch)
                 dense_half, sparse_half = parts.pop("dense half", 0.0), parts.pop("sparse_attention", 0.0)
+                args, kwargs = watch.arguments.get("sparse_attention", ((), {}))
+                alone = measure(lambda: module.sparse_attention(*args, **kwargs), options.repeats)[0] if args else 0.0
                 rows.append({"tokens": tokens, "attention": backend, "dense kernel": name, "SAR": sar, "SRR": srr, "flat": flat, "ms": ms, "dense half": dense_half,
-                             "sparse half": sparse_half, "other": ms - dense_half - sparse_half, "extra GiB": memory - out_bytes,
+                             "sparse half": sparse_half, "sparse alone": alone, "other": ms - dense_half - sparse_half, "extra GiB": memory - out_bytes,
                              "FLOPs of dense": config.dense_fraction(layout), "x dense": next(r["ms"] for r in rows if r["attention"] == "dense" and r["dense kernel"] == name) / ms})
                 if options.parts:
                     print("   ", backend, name, {n: round(t, 3) for n, t in parts.items()}, flush=True)
@@ -110,7 +118,7 @@ def bench(tokens, options):
 
 
 def show(rows):
-    columns = ["tokens", "attention", "dense kernel", "SAR", "SRR", "flat", "ms", "x dense", "dense half", "sparse half", "other", "extra GiB", "FLOPs of dense"]
+    columns = ["tokens", "attention", "dense kernel", "SAR", "SRR", "flat", "ms", "x dense", "dense half", "sparse half", "sparse alone", "other", "extra GiB", "FLOPs of dense"]
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
         print("| " + " | ".join(f"{row.get(c, ''):.3g}" if isinstance(row.get(c), float) and c != "ms" else f"{row[c]:.1f}" if c == "ms" else str(row.get(c, "")) for c in columns) + " |")

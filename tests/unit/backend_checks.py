@@ -10,11 +10,11 @@ from liveditor.liveditor_core.token_layout import TokenLayout
 # target, source, batch, heads, head dim
 SHAPES = [
     (128, 128, 1, 2, 64),   # whole blocks
-    (150, 170, 2, 3, 64),   # a block over the border, a whole last one
+    (150, 170, 2, 2, 64),   # a block over the border, a whole last one
     (150, 201, 1, 2, 128),  # a block over the border and a short last one
-    (192, 100, 1, 1, 128),  # no block over the border, a short last one
+    (192, 100, 1, 2, 128),  # no block over the border, a short last one
     (65, 1, 1, 2, 64),      # a source of one token
-    (100, 300, 1, 2, 64),   # more source than target
+    (100, 300, 1, 3, 64),   # more source than target
 ]
 CONFIG = SparseAttentionConfig(exact_kv_ratio=0.3, source_keep_ratio=0.5, dense_query_ratio=0.4)
 
@@ -36,6 +36,10 @@ class Case:
         self.chosen, self.residual = select_blocks(*self.means, layout=self.layout, config=CONFIG, kernels=reference)
         self.source_blocks = self.chosen.kv_set[:, :, self.layout.num_target_kv_blocks:].contiguous()
         self.set_means = [take_blocks(x, self.chosen.kv_set) for x in self.means[1:]]
+
+    def sparse_arguments(self):
+        return {"k_mean": self.set_means[0], "v_mean": self.set_means[1], "query_blocks": self.chosen.sparse_blocks, "kv_set": self.chosen.kv_set,
+                "exact_blocks": self.chosen.exact_blocks, "is_exact": self.chosen.is_exact, "residual": self.residual, "gate": self.gate} | self.cut
 
     def heads(self):
         return torch.arange(self.q.shape[0] * self.q.shape[1], dtype=torch.int32, device=self.q.device)
@@ -104,8 +108,7 @@ def check_sparse(backend, case, tolerance):
     outs = []
     for module in (backend, reference):
         out = written(case)
-        module.sparse_attention(case.q, case.k, case.v, k_mean=case.set_means[0], v_mean=case.set_means[1], query_blocks=case.chosen.sparse_blocks,
-                                kv_set=case.chosen.kv_set, exact_blocks=case.chosen.exact_blocks, is_exact=case.chosen.is_exact, residual=case.residual, gate=case.gate, out=out, **case.cut)
+        module.sparse_attention(case.q, case.k, case.v, out=out, **case.sparse_arguments())
         outs.append(out)
     assert torch.equal(outs[0].isnan(), outs[1].isnan()), "other rows were written"
     close(outs[0].nan_to_num(), outs[1].nan_to_num(), tolerance)
