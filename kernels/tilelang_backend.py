@@ -1,7 +1,7 @@
 """Every operation in TileLang, for fp16 and bf16 on NVIDIA GPUs; what each means is said in `reference.py`.
 
-Kernels are compiled per number of heads, head dim and dtype, and per power of two for rows that lie in registers, never
-per length. Tensors are read as [B, N, H, D]: views of that layout as they are, any other after a copy. TileLang widens
+Kernels are compiled per number of heads, head dim and dtype, and in steps of a third to a half for rows that lie in
+registers, never per length. Tensors are read as [B, N, H, D]: views of that layout as they are, any other after a copy. TileLang widens
 offsets to 64 bits wherever a length is not known to it.
 """
 
@@ -71,11 +71,15 @@ def _block_means(heads, dim, block, dtype):
             start = T.alloc_var("int32", init=_kv_start(j, target, block))
             end = T.alloc_var("int32", init=_kv_end(j, N, target, block))
             T.clear(total)
-            for group in T.serial(block // 16):
-                for r in T.unroll(16):  # a short block's lines past its end read its last token, and count nothing
+            if end - start == block:
+                for group in T.serial(block // 16):
+                    for r in T.unroll(16):
+                        for d in T.Parallel(dim):
+                            total[d] += T.cast(x[b, start + group * 16 + r, h, d], "float32")
+            else:
+                for r in T.serial(end - start):
                     for d in T.Parallel(dim):
-                        token = start + group * 16 + r
-                        total[d] += T.if_then_else(token < end, T.cast(x[b, T.min(token, end - 1), h, d], "float32"), 0.0)
+                        total[d] += T.cast(x[b, start + r, h, d], "float32")
             for d in T.Parallel(dim):
                 out[b, h, j, d] = total[d] / T.cast(end - start, "float32")
     return means
@@ -170,8 +174,9 @@ def softmax_with_top_sums(scores, *, columns, top):
 
 
 def _capacity(size):
-    """Lengths that kernels are compiled for."""
-    return max(64, 1 << (size - 1).bit_length())
+    """Lengths of rows that kernels are compiled for: powers of two and those between them."""
+    power = max(64, 1 << (size - 1).bit_length())
+    return power // 4 * 3 if size <= power // 4 * 3 and power > 64 else power
 
 
 @T.macro
@@ -285,7 +290,8 @@ def _gather_query_blocks(heads, dim, block, dtype):
 def gather_query_blocks(q, *, head_index, query_blocks, block_size=64):
     heads, dim = q.shape[1], q.shape[3]
     out = torch.empty(query_blocks.shape[-1] * block_size, len(head_index), dim, dtype=q.dtype, device=q.device)
-    _gather_query_blocks(heads, dim, block_size, _dtype(q))(_token_first(q), head_index, query_blocks.flatten(0, 1), out)
+    if out.numel():
+        _gather_query_blocks(heads, dim, block_size, _dtype(q))(_token_first(q), head_index, query_blocks.flatten(0, 1), out)
     return out.transpose(0, 1)
 
 
@@ -324,29 +330,26 @@ def gather_kv_set(x, *, head_index, source_blocks, length, target, block_size=64
 @_compiled
 def _write_query_blocks(heads, dim, block, dtype):
     B, N, G, Q, V, NB = T.dynamic("B, N, G, Q, V, NB")
-    stride_g, stride_r = T.dynamic("stride_g, stride_r", "int64")
 
     @T.prim_func
-    def write(values: T.StridedTensor([G, V, dim], [stride_g, stride_r, 1], dtype), head_index: T.Tensor([G], "int32"), blocks: T.Tensor([B * heads, Q], "int32"),
+    def write(values: T.Tensor([V, G, dim], dtype), head_index: T.Tensor([G], "int32"), blocks: T.Tensor([B * heads, Q], "int32"),
               residual: T.Tensor([B * heads, NB, dim], "float32"), gate: T.Tensor([B, N], "float32"), out: T.Tensor([B, N, heads, dim], dtype)):
         with T.Kernel(G, Q, threads=128) as (g, i):
             bh = head_index[g]
             j = blocks[bh, i]
             for r, d in T.Parallel(block, dim):
                 if j * block + r < N:
-                    out[bh // heads, j * block + r, bh % heads, d] = T.cast(values[g, i * block + r, d], "float32") + gate[bh // heads, j * block + r] * residual[bh, j, d]
+                    out[bh // heads, j * block + r, bh % heads, d] = T.cast(values[i * block + r, g, d], "float32") + gate[bh // heads, j * block + r] * residual[bh, j, d]
     return write
 
 
 def write_query_blocks(values, *, head_index, query_blocks, residual, gate, out, block_size=64):
     heads, dim = out.shape[1], out.shape[3]
-    rows = _writable(out)
-    _write_query_blocks(heads, dim, block_size, _dtype(out))(values, head_index, query_blocks.flatten(0, 1), residual.flatten(0, 1), gate, rows)
+    if query_blocks.numel() == 0:
+        return
+    rows = _token_first(out)
+    _write_query_blocks(heads, dim, block_size, _dtype(out))(values.transpose(0, 1).contiguous(), head_index, query_blocks.flatten(0, 1), residual.flatten(0, 1), gate, rows)
     _write_back(rows, out)
-
-
-def _writable(out):
-    return _token_first(out)
 
 
 def _write_back(rows, out):
@@ -357,7 +360,7 @@ def _write_back(rows, out):
 
 @_compiled
 def _sparse_attention(heads, dim, block, dtype, tails):
-    B, N, P, E, S, NB = T.dynamic("B, N, P, E, S, NB")
+    B, N, P, E, S, J, NB = T.dynamic("B, N, P, E, S, J, NB")
     scale = 8 * dim**-0.5 * LOG2E
 
     @T.macro
@@ -381,7 +384,7 @@ def _sparse_attention(heads, dim, block, dtype, tails):
     def sparse(q: T.Tensor([B, N, heads, dim], dtype), k: T.Tensor([B, N, heads, dim], dtype), v: T.Tensor([B, N, heads, dim], dtype),
                k_mean: T.Tensor([B, heads, S, dim], dtype), v_mean: T.Tensor([B, heads, S, dim], dtype), weight_of_mean: T.Tensor([B, heads, S], "float32"),
                blocks: T.Tensor([B, heads, P], "int32"), exact_blocks: T.Tensor([B, heads, P, E], "int32"), is_exact: T.Tensor([B, heads, P, S], "int8"),
-               residual: T.Tensor([B, heads, NB, dim], "float32"), gate: T.Tensor([B, N], "float32"), out: T.Tensor([B, N, heads, dim], dtype), target: T.int32):
+               residual: T.Tensor([B, heads, NB, dim], "float32"), gate: T.Tensor([B, N], "float32"), bounds: T.Tensor([3, J], "int32"), out: T.Tensor([B, N, heads, dim], dtype)):
         with T.Kernel(P, heads, B, threads=128) as (i, h, b):
             T.annotate_min_blocks_per_sm(3)
             queries = T.alloc_fragment([block, dim], dtype)
@@ -402,17 +405,19 @@ def _sparse_attention(heads, dim, block, dtype, tails):
             T.clear(answer)
 
             for e in T.Pipelined(E, num_stages=2):
-                j = exact_blocks[b, h, i, e]
                 # A short block is read with its neighbour's tokens, whose scores are masked.
-                start = T.min(_kv_start(j, target, block), N - block) if tails else j * block
+                start = bounds[0, exact_blocks[b, h, i, e]] if tails else exact_blocks[b, h, i, e] * block
                 for r, d in T.Parallel(block, dim):
                     keys[r, d] = k[b, start + r, h, d]
                 for r, d in T.Parallel(block, dim):
                     values[r, d] = v[b, start + r, h, d]
                 T.gemm(queries, keys, scores, transpose_B=True, policy=T.GemmWarpPolicy.FullRow, clear_accum=True)
                 if tails:
-                    for r, c in T.Parallel(block, block):
-                        scores[r, c] = T.if_then_else(T.And(start + c >= _kv_start(j, target, block), start + c < _kv_end(j, N, target, block)), scores[r, c], -T.infinity("float32"))
+                    low = bounds[1, exact_blocks[b, h, i, e]]
+                    high = bounds[2, exact_blocks[b, h, i, e]]
+                    if high - low < block:
+                        for r, c in T.Parallel(block, block):
+                            scores[r, c] = T.if_then_else(T.And(c >= low, c < high), scores[r, c], -T.infinity("float32"))
                 attend(queries, keys, values, scores, weights, answer, top, before, rescale, total, more)
 
             for c0 in T.Pipelined(S // block, num_stages=2):
@@ -432,14 +437,44 @@ def _sparse_attention(heads, dim, block, dtype, tails):
     return sparse
 
 
+@_compiled
+def _prepare(heads, dim, block, dtype):
+    """The means in the queries' dtype, padded to whole blocks; what their lengths add to their scores; and of every KV
+    block the first token to read, 64 of which are there, and which of those are the block's own."""
+    B, N, M, S, J = T.dynamic("B, N, M, S, J")
+
+    @T.prim_func
+    def prepare(k_mean: T.Tensor([B, heads, M, dim], "float32"), v_mean: T.Tensor([B, heads, M, dim], "float32"), kv_set: T.Tensor([B, heads, M], "int32"), gate: T.Tensor([B, N], "float32"),
+                k_out: T.Tensor([B, heads, S, dim], dtype), v_out: T.Tensor([B, heads, S, dim], dtype), weight: T.Tensor([B, heads, S], "float32"), bounds: T.Tensor([3, J], "int32"),
+                target: T.int32):
+        with T.Kernel(T.max(S, (J + block - 1) // block * block) // block, heads, B, threads=128) as (i, h, b):
+            for r, d in T.Parallel(block, dim):
+                if i * block + r < S:
+                    k_out[b, h, i * block + r, d] = T.if_then_else(i * block + r < M, k_mean[b, h, T.min(i * block + r, M - 1), d], 0.0)
+                    v_out[b, h, i * block + r, d] = T.if_then_else(i * block + r < M, v_mean[b, h, T.min(i * block + r, M - 1), d], 0.0)
+            for r in T.Parallel(block):
+                if i * block + r < S:
+                    j = kv_set[b, h, T.min(i * block + r, M - 1)]
+                    weight[b, h, i * block + r] = T.log2(T.cast(_kv_end(j, N, target, block) - _kv_start(j, target, block), "float32")) / (8 * dim**-0.5 * LOG2E)
+            for r in T.Parallel(block):
+                if i * block + r < J and h == 0 and b == 0:
+                    j = i * block + r
+                    first = T.min(_kv_start(j, target, block), N - block)
+                    bounds[0, j] = first
+                    bounds[1, j] = _kv_start(j, target, block) - first
+                    bounds[2, j] = _kv_end(j, N, target, block) - first
+    return prepare
+
+
 def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blocks, is_exact, residual, gate, target, out, block_size=64):
-    heads, tokens, dim = q.shape[1:]
-    padding = is_exact.shape[-1] - kv_set.shape[-1]
-    k_mean, v_mean = (torch.nn.functional.pad(x.to(q.dtype), (0, 0, 0, padding)) for x in (k_mean, v_mean))
-    starts = torch.tensor(sorted({*range(0, tokens, block_size), target, tokens}), dtype=torch.float32, device=q.device)
-    weight = torch.nn.functional.pad(starts.diff().log2()[kv_set.long()] / (8 * dim**-0.5 * LOG2E), (0, padding))
-    rows = _writable(out)
+    batch, heads, tokens, dim = q.shape
+    size = is_exact.shape[-1]
+    k_padded, v_padded = (torch.empty(batch, heads, size, dim, dtype=q.dtype, device=q.device) for _ in range(2))
+    weight = torch.empty(batch, heads, size, dtype=torch.float32, device=q.device)
+    bounds = torch.empty(3, _kv_blocks(tokens, target, block_size), dtype=torch.int32, device=q.device)
+    _prepare(heads, dim, block_size, _dtype(q))(k_mean, v_mean, kv_set, gate, k_padded, v_padded, weight, bounds, target)
+    rows = _token_first(out)
     tails = tokens % block_size > 0 or target % block_size > 0
     _sparse_attention(heads, dim, block_size, _dtype(q), tails)(
-        *(_token_first(x) for x in (q, k, v)), k_mean, v_mean, weight, query_blocks, exact_blocks, is_exact, residual, gate, rows, target)
+        *(_token_first(x) for x in (q, k, v)), k_padded, v_padded, weight, query_blocks, exact_blocks, is_exact, residual, gate, bounds, rows)
     _write_back(rows, out)
