@@ -74,15 +74,16 @@ def choose_exact(scores, *, kv_set, count):
         count: how many, at least one.
 
     Returns:
-        KV block indices [B, H, P, count] int32, ascending; and [B, H, P, S rounded up to 64] int8, 1 at the places of
-        the set that are exact or past its end.
+        KV block indices [B, H, P, count] int32, ascending; and [B, H, P, 2 * ceil(S / 64)] int32, whose bits, from the
+        lowest of the first word on, say of every place in the set whether it is exact; they are 1 past its end.
     """
     chosen, _ = split_largest(scores, count=count)
     size = kv_set.shape[-1]
-    is_exact = torch.zeros(*scores.shape[:-1], -(-size // 64) * 64, dtype=torch.int8, device=scores.device)
+    is_exact = torch.zeros(*scores.shape[:-1], -(-size // 64) * 64, dtype=torch.int64, device=scores.device)
     is_exact[..., size:] = 1
     is_exact.scatter_(-1, chosen.long(), 1)
-    return torch.gather(kv_set, 2, chosen.flatten(2).long()).view_as(chosen), is_exact
+    words = (is_exact.unflatten(-1, (-1, 32)) << torch.arange(32, device=scores.device)).sum(dim=-1)
+    return torch.gather(kv_set, 2, chosen.flatten(2).long()).view_as(chosen), words.to(torch.int32)
 
 
 def gather_query_blocks(q, *, head_index, query_blocks, block_size=64):
@@ -152,7 +153,7 @@ def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blo
         k_mean, v_mean: [B, H, S, D] fp32, means of the blocks of the KV set.
         query_blocks: [B, H, Q], the blocks whose rows are computed.
         kv_set: [B, H, S], ascending KV block indices.
-        exact_blocks, is_exact: [B, H, Q, E] and [B, H, Q, S'], from `choose_exact`.
+        exact_blocks, is_exact: [B, H, Q, E] and [B, H, Q, words], from `choose_exact`.
         residual, gate: as in `write_query_blocks`; added to the rows written.
         out: [B, H, N, D], written in place at the rows of `query_blocks`.
     """
@@ -177,7 +178,8 @@ def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blo
             scores_exact.masked_fill_(outside.unsqueeze(1), float("-inf"))
 
             scores_mean = rows @ k_mean[b, h].T + weight
-            scores_mean.masked_fill_(is_exact[b, h, first:first + step, None, :len(weight)].bool(), float("-inf"))
+            bits = (is_exact[b, h, first:first + step].unsqueeze(-1) >> torch.arange(32, device=q.device)) & 1
+            scores_mean.masked_fill_(bits.flatten(-2)[:, None, :len(weight)].bool(), float("-inf"))
 
             p = torch.cat([scores_exact, scores_mean], dim=-1).softmax(dim=-1)
             p_exact, p_mean = p.split([scores_exact.shape[-1], scores_mean.shape[-1]], dim=-1)

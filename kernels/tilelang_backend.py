@@ -239,12 +239,12 @@ def split_largest(values, *, count):
 
 @_compiled
 def _choose_exact(capacity):
-    R, G, M, K, S = T.dynamic("R, G, M, K, S")
+    R, G, M, K, W = T.dynamic("R, G, M, K, W")
     steps = capacity // WARP
 
     @T.prim_func
     def choose(scores: T.Tensor([R, M], "float32"), kv_set: T.Tensor([G, M], "int32"), exact_blocks: T.Tensor([R, K], "int32"),
-               is_exact: T.Tensor([R, S], "int8"), rows_per_head: T.int32):
+               is_exact: T.Tensor([R, W], "int32"), rows_per_head: T.int32):
         with T.Kernel(R, threads=WARP) as row:
             lane = T.get_thread_binding(0)
             keys, chosen = T.alloc_local([steps], "uint32"), T.alloc_local([steps], "int32")
@@ -258,8 +258,9 @@ def _choose_exact(capacity):
                 place = s * WARP + lane
                 if chosen[s] == 1:
                     exact_blocks[row, rank] = kv_set[row // rows_per_head, place]
-                if place < S:
-                    is_exact[row, place] = T.cast(T.if_then_else(T.Or(chosen[s] == 1, place >= M), 1, 0), "int8")
+                past_end = T.cast(T.ballot(T.if_then_else(place >= M, 1, 0)), "uint32")
+                if T.And(lane == 0, s < W):
+                    is_exact[row, s] = T.reinterpret("int32", mask | past_end)
                 number[0] += T.cast(T.popcount(mask), "int32")
     return choose
 
@@ -267,7 +268,7 @@ def _choose_exact(capacity):
 def choose_exact(scores, *, kv_set, count):
     batch, heads, rows, size = scores.shape
     exact_blocks = torch.empty(batch, heads, rows, count, dtype=torch.int32, device=scores.device)
-    is_exact = torch.empty(batch, heads, rows, -(-size // 64) * 64, dtype=torch.int8, device=scores.device)
+    is_exact = torch.empty(batch, heads, rows, -(-size // 64) * 2, dtype=torch.int32, device=scores.device)
     if scores.numel():
         _choose_exact(_capacity(size))(scores.reshape(-1, size).contiguous(), kv_set.view(-1, size), exact_blocks.view(-1, count), is_exact.view(-1, is_exact.shape[-1]), rows)
     return exact_blocks, is_exact
@@ -360,7 +361,7 @@ def _write_back(rows, out):
 
 @_compiled
 def _sparse_attention(heads, dim, block, dtype, tails):
-    B, N, P, E, S, J, NB = T.dynamic("B, N, P, E, S, J, NB")
+    B, N, P, E, S, W, J, NB = T.dynamic("B, N, P, E, S, W, J, NB")
     scale = 8 * dim**-0.5 * LOG2E
 
     @T.macro
@@ -383,7 +384,7 @@ def _sparse_attention(heads, dim, block, dtype, tails):
     @T.prim_func
     def sparse(q: T.Tensor([B, N, heads, dim], dtype), k: T.Tensor([B, N, heads, dim], dtype), v: T.Tensor([B, N, heads, dim], dtype),
                k_mean: T.Tensor([B, heads, S, dim], dtype), v_mean: T.Tensor([B, heads, S, dim], dtype), weight_of_mean: T.Tensor([B, heads, S], "float32"),
-               blocks: T.Tensor([B, heads, P], "int32"), exact_blocks: T.Tensor([B, heads, P, E], "int32"), is_exact: T.Tensor([B, heads, P, S], "int8"),
+               blocks: T.Tensor([B, heads, P], "int32"), exact_blocks: T.Tensor([B, heads, P, E], "int32"), is_exact: T.Tensor([B, heads, P, W], "int32"),
                residual: T.Tensor([B, heads, NB, dim], "float32"), gate: T.Tensor([B, N], "float32"), bounds: T.Tensor([3, J], "int32"), out: T.Tensor([B, N, heads, dim], dtype)):
         with T.Kernel(P, heads, B, threads=128) as (i, h, b):
             T.annotate_min_blocks_per_sm(3)
@@ -427,7 +428,7 @@ def _sparse_attention(heads, dim, block, dtype, tails):
                     values[r, d] = v_mean[b, h, c0 * block + r, d]
                 T.gemm(queries, keys, scores, transpose_B=True, policy=T.GemmWarpPolicy.FullRow, clear_accum=True)
                 for r, c in T.Parallel(block, block):
-                    scores[r, c] = T.if_then_else(is_exact[b, h, i, c0 * block + c] == 0,
+                    scores[r, c] = T.if_then_else((is_exact[b, h, i, c0 * (block // 32) + c // 32] >> (c % 32)) & 1 == 0,
                                                   scores[r, c] + (weight_of_mean[b, h, c0 * block + c] if tails else float(block.bit_length() - 1) / scale), -T.infinity("float32"))
                 attend(queries, keys, values, scores, weights, answer, top, before, rescale, total, more)
 
@@ -468,7 +469,7 @@ def _prepare(heads, dim, block, dtype):
 
 def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blocks, is_exact, residual, gate, target, out, block_size=64):
     batch, heads, tokens, dim = q.shape
-    size = is_exact.shape[-1]
+    size = is_exact.shape[-1] * 32
     k_padded, v_padded = (torch.empty(batch, heads, size, dim, dtype=q.dtype, device=q.device) for _ in range(2))
     weight = torch.empty(batch, heads, size, dtype=torch.float32, device=q.device)
     bounds = torch.empty(3, _kv_blocks(tokens, target, block_size), dtype=torch.int32, device=q.device)

@@ -129,7 +129,7 @@ def split_largest(values, *, count):
 
 
 @triton.jit
-def _choose_exact(scores, kv_set, exact_blocks, is_exact, rows_per_head, size, padded, count, M: tl.constexpr):
+def _choose_exact(scores, kv_set, exact_blocks, is_exact, rows_per_head, size, words, count, M: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     position = tl.arange(0, M)
     valid = position < size
@@ -141,18 +141,20 @@ def _choose_exact(scores, kv_set, exact_blocks, is_exact, rows_per_head, size, p
     before = tl.cumsum(chosen.to(tl.int32), axis=0)
     blocks = tl.load(kv_set + row // rows_per_head * size + position, mask=chosen)
     tl.store(exact_blocks + row * count + before - 1, blocks, mask=chosen)
-    tl.store(is_exact + row * padded + position, (chosen | ~valid).to(tl.int8), mask=position < padded)
+    bits = (chosen | ~valid).to(tl.int32) << (position % 32)
+    word = tl.arange(0, M // 32)
+    tl.store(is_exact + row * words + word, tl.sum(tl.reshape(bits, (M // 32, 32)), axis=1), mask=word < words)
 
 
 def choose_exact(scores, *, kv_set, count):
     scores = scores.contiguous()
     size = scores.shape[-1]
-    padded = -(-size // 64) * 64
+    words = -(-size // 64) * 2
     exact_blocks = torch.empty(*scores.shape[:-1], count, dtype=torch.int32, device=scores.device)
-    is_exact = torch.empty(*scores.shape[:-1], padded, dtype=torch.int8, device=scores.device)
+    is_exact = torch.empty(*scores.shape[:-1], words, dtype=torch.int32, device=scores.device)
     rows = scores.numel() // size
     if rows:
-        _choose_exact[(rows,)](scores, kv_set, exact_blocks, is_exact, scores.shape[-2], size, padded, count, M=max(64, triton.next_power_of_2(size)), num_warps=_row_warps(size))
+        _choose_exact[(rows,)](scores, kv_set, exact_blocks, is_exact, scores.shape[-2], size, words, count, M=max(64, triton.next_power_of_2(size)), num_warps=_row_warps(size))
     return exact_blocks, is_exact
 
 
@@ -272,7 +274,7 @@ def _sparse_attention(q, k, v, k_mean, v_mean, weight_of_mean, blocks, exact_blo
             # A short block is read with its neighbour's tokens, whose scores are masked: cheaper than to mask the loads.
             start, end = _kv_block(j, tokens, target, BLOCK)
             first = start if DESCRIPTORS else tl.minimum(start, tokens - BLOCK)
-            attended = (first + within >= start) & (first + within < end)
+            attended = within < end - start if DESCRIPTORS else (first + within >= start) & (first + within < end)
         else:
             first = j * BLOCK
         if DESCRIPTORS:
@@ -294,8 +296,10 @@ def _sparse_attention(q, k, v, k_mean, v_mean, weight_of_mean, blocks, exact_blo
     # All other blocks of the KV set through their means, each with the weight of its length: log2 of it on the score.
     top *= scale
     weight_of_mean += bh * padded
-    is_exact += row * padded
+    is_exact += row * (padded // 32)
     for c in range(0, padded, BLOCK):
+        word = tl.where(within < 32, tl.load(is_exact + c // 32), tl.load(is_exact + c // 32 + 1))  # a bit for every block
+        is_mean = ((word >> (within % 32)) & 1) == 0
         if DESCRIPTORS:
             keys = k_mean.load([b, h, c, 0]).reshape(BLOCK, D)
             values = v_mean.load([b, h, c, 0]).reshape(BLOCK, D)
@@ -303,7 +307,7 @@ def _sparse_attention(q, k, v, k_mean, v_mean, weight_of_mean, blocks, exact_blo
             keys = tl.load(k_mean + c * D + offset_mean)
             values = tl.load(v_mean + c * D + offset_mean)
         scores = tl.dot(queries, tl.trans(keys)) * scale + tl.load(weight_of_mean + c + within)[None, :]
-        scores = tl.where((tl.load(is_exact + c + within) == 0)[None, :], scores, float("-inf"))
+        scores = tl.where(is_mean[None, :], scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, axis=1))
         weights = tl.exp2(scores - new_top[:, None])
         rescale = tl.exp2(top - new_top)
@@ -331,7 +335,7 @@ def _pad_means(k_mean, v_mean, kv_set, k_out, v_out, weight, tokens, target, siz
 
 def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blocks, is_exact, residual, gate, target, out, block_size=64):
     batch, heads, tokens, dim = q.shape
-    padded = is_exact.shape[-1]
+    padded = is_exact.shape[-1] * 32
     k_padded, v_padded = (torch.empty(batch, heads, padded, dim, dtype=q.dtype, device=q.device) for _ in range(2))
     weight = torch.empty(batch, heads, padded, dtype=torch.float32, device=q.device)
     _pad_means[batch * heads, padded // 64](k_mean, v_mean, kv_set, k_padded, v_padded, weight, tokens, target, kv_set.shape[-1], padded,

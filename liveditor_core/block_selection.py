@@ -18,7 +18,7 @@ class Selection(NamedTuple):
     sparse_blocks: torch.Tensor  # [B, H, P]
     kv_set: torch.Tensor         # [B, H, S], all target blocks, then the kept source blocks
     exact_blocks: torch.Tensor   # [B, H, P, E], out of the KV set
-    is_exact: torch.Tensor       # [B, H, P, S rounded up to 64] int8, the same by place in the KV set
+    is_exact: torch.Tensor       # [B, H, P, words], the same as a bit for every place in the KV set
 
 
 def query_block_means(means, layout: TokenLayout):
