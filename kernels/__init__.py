@@ -1,8 +1,10 @@
 """The operations of in-context sparse attention, each in several backends of one signature.
 
-`dispatch.backend_for` chooses; `reference` defines what every operation means.
+`dispatch` chooses; `reference` defines what every operation means; `dense` finds the fastest dense attention.
 """
 
-from .dispatch import BackendUnavailable, backend_for
+from .dense import available as available_dense_attention
+from .dense import dense_attention
+from .dispatch import BackendUnavailable, choose_backend, sparse_from_tokens
 
-__all__ = ["BackendUnavailable", "backend_for"]
+__all__ = ["BackendUnavailable", "available_dense_attention", "choose_backend", "dense_attention", "sparse_from_tokens"]

@@ -1,71 +1,58 @@
-"""Dense attention: the fastest that is installed, or the one that was asked for."""
+"""Dense attention: the fastest that is installed, in the order measured for the GPU's family."""
 
 import functools
-import importlib.util
+import importlib
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-HALF = (torch.float16, torch.bfloat16)
+from .dispatch import HALF, gpu_family
 
 
 def _sdpa(q, k, v):
     return torch.nn.functional.scaled_dot_product_attention(q, k, v)
 
 
-def _cudnn(q, k, v):
-    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-        return _sdpa(q, k, v)
+def _first(*backends):
+    """PyTorch's attention, these implementations first where they can run."""
+    backends = [*backends, *(b for b in (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH) if b not in backends)]
+
+    def attention(q, k, v):
+        with sdpa_kernel(backends, set_priority=True):
+            return _sdpa(q, k, v)
+    return attention
 
 
-def _flash_attention_2(q, k, v):
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        return _sdpa(q, k, v)
-
-
-def _token_major(function):
+def _token_major(module):
     """FlashAttention's own functions take [B, N, H, D]."""
     def attention(q, k, v):
+        function = importlib.import_module(module).flash_attn_func
         out = function(*(x.transpose(1, 2).contiguous() for x in (q, k, v)))
         return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)
     return attention
 
 
-def _flash_attention_4(q, k, v):
-    from flash_attn.cute import flash_attn_func
-
-    return _token_major(flash_attn_func)(q, k, v)
-
-
-def _flash_attention_3(q, k, v):
-    from flash_attn_interface import flash_attn_func
-
-    return _token_major(flash_attn_func)(q, k, v)
-
-
-FUNCTIONS = {"flash-attn-4": _flash_attention_4, "flash-attn-3": _flash_attention_3, "cudnn": _cudnn, "flash-attn-2": _flash_attention_2, "sdpa": _sdpa}
+MODULES = {"flash-attn-4": "flash_attn.cute", "flash-attn-3": "flash_attn_interface"}
+FUNCTIONS = {name: _token_major(module) for name, module in MODULES.items()} | {
+    "cudnn": _first(SDPBackend.CUDNN_ATTENTION), "flash-attn-2": _first(SDPBackend.FLASH_ATTENTION), "sdpa": _sdpa}
 
 
 @functools.cache
 def available(device):
-    """Names of the dense attentions that can run fp16 and bf16 on a device, fastest first as measured on an H200."""
-    names = []
-    if device.type == "cuda" and torch.version.cuda:
-        hopper_or_later = torch.cuda.get_device_capability(device) >= (9, 0)
-        if hopper_or_later and _installed("flash_attn.cute"):
-            names.append("flash-attn-4")
-        if hopper_or_later and _installed("flash_attn_interface"):
-            names.append("flash-attn-3")
-        if hopper_or_later and torch.backends.cudnn.is_available():
-            names.append("cudnn")
-    return (*names, "sdpa")
+    """Names of the dense attentions that can run fp16 and bf16 on a device, fastest first; the last is PyTorch's choice."""
+    _, family = gpu_family(device)
+    return (*(name for name in (family["dense"] if family else ()) if _works(name)), "sdpa")
 
 
-def _installed(module):
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+def _works(name):
+    if name == "cudnn":
+        return torch.backends.cudnn.is_available()
+    if name in MODULES:
+        try:
+            return hasattr(importlib.import_module(MODULES[name]), "flash_attn_func")
+        except Exception:  # not installed, or not for this GPU, CUDA or torch
+            return False
+    return True
 
 
 def dense_attention(q, k, v):

@@ -5,12 +5,41 @@ sharpest query blocks attend densely to the target and those, and all other quer
 and to the rest through their means. What the block means alone would have answered is added back through a gate.
 """
 
+from typing import NamedTuple
+
 import torch
 
-from ..kernels import backend_for
+from ..kernels import choose_backend, sparse_from_tokens
 from .block_selection import pooled_residual, select_blocks, take_blocks
 from .config import SparseAttentionConfig
 from .token_layout import TokenLayout
+
+
+class Plan(NamedTuple):
+    """What computes the attention of one sequence, and why."""
+
+    backend: str
+    kernels: object
+    dense_everywhere: bool
+    reasons: tuple
+
+
+def plan_attention(*, layout: TokenLayout, config: SparseAttentionConfig, device, dtype, head_dim) -> Plan:
+    """Choose a backend, and whether sparse attention is worth it at all.
+
+    Raises:
+        BackendUnavailable: the backend that the settings name cannot run here.
+    """
+    choice = choose_backend("auto" if config.backend == "dense" else config.backend, device, dtype, head_dim)
+    reasons = [f"{name}: {reason}" for name, reason in choice.reasons.items()]
+    dense_because = None
+    if config.backend == "dense":
+        dense_because = "the settings ask for dense attention"
+    elif layout.num_target_blocks == 0:
+        dense_because = f"the clip has fewer than {layout.block_size} target tokens"
+    elif config.backend == "auto" and layout.tokens < sparse_from_tokens(device):
+        dense_because = f"below {sparse_from_tokens(device):,} tokens dense attention is faster on this GPU"
+    return Plan(choice.name, choice.module, dense_because is not None, (dense_because, *reasons) if dense_because else tuple(reasons))
 
 
 def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: SparseAttentionConfig, dense_attention):
@@ -31,15 +60,15 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
     if q.shape[2] != layout.tokens or k.shape != q.shape or v.shape != q.shape or gate.shape != (q.shape[0], q.shape[2]):
         raise ValueError(f"Sparse attention: q, k, v must be [B, H, {layout.tokens}, D] and the gate [B, {layout.tokens}], "
                          f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} and {tuple(gate.shape)}.")
-    dense_everywhere = config.backend == "dense" or layout.num_target_blocks == 0
-    kernels = backend_for("auto" if config.backend == "dense" else config.backend, q.device)
+    plan = plan_attention(layout=layout, config=config, device=q.device, dtype=q.dtype, head_dim=q.shape[-1])
+    kernels = plan.kernels
     cut = {"target": layout.target, "block_size": layout.block_size}
 
     # 1. Block means of q, k, v.
     q_mean, k_mean, v_mean = (kernels.block_means(x, **cut) for x in (q, k, v))
     out = torch.empty_like(q)
 
-    if dense_everywhere:
+    if plan.dense_everywhere:
         residual = pooled_residual(q_mean, k_mean, v_mean, layout=layout)
         blocks = torch.arange(layout.num_blocks, dtype=torch.int32, device=q.device).expand(*q.shape[:2], -1).contiguous()
         kernels.write_query_blocks(dense_attention(q, k, v).flatten(0, 1), head_index=_all_heads(q), query_blocks=blocks,

@@ -1,5 +1,6 @@
 """The transformer: ComfyUI's Wan with the source stream in context, the gated pooled residual and an fp32 residual stream."""
 
+import contextlib
 import logging
 
 import torch
@@ -7,12 +8,33 @@ import torch
 import comfy.ldm.common_dit
 import comfy.model_management
 from comfy.ldm.flux.math import apply_rope1
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.ldm.wan.model import WanAttentionBlock, WanModel, WanSelfAttention, repeat_e, sinusoidal_embedding_1d
 
+from ..kernels import available_dense_attention, dense_attention
 from .config import SparseAttentionConfig
+from .run_report import timed
 from .sparse_attention import in_context_sparse_attention
 from .token_layout import TokenLayout
+
+try:  # newer hosts record allocations into a graph, which launches of foreign kernels must stay out of
+    from comfy.model_prefetch import pause_malloc_graph
+except ImportError:
+    pause_malloc_graph = contextlib.nullcontext
+
+
+def dense_half(transformer_options, device, dtype):
+    """What computes the dense half: the attention that the user chose for the host, else the fastest at hand.
+
+    Returns:
+        Its name, and a callable (q, k, v) -> out on [B, H, tokens, D].
+    """
+    chosen = "optimized_attention_override" in transformer_options or optimized_attention is not attention_pytorch
+    if chosen or dtype not in (torch.float16, torch.bfloat16) or device.type != "cuda":
+        def attend(q, k, v):
+            return optimized_attention(q, k, v, heads=q.shape[1], skip_reshape=True, skip_output_reshape=True, transformer_options=transformer_options)
+        return "an override" if "optimized_attention_override" in transformer_options else getattr(optimized_attention, "__name__", "the host's"), attend
+    return available_dense_attention(device)[0], dense_attention
 
 
 def _cast_weights_to_input(module):
@@ -48,12 +70,7 @@ class LIVEditorSelfAttention(WanSelfAttention):
         k = apply_rope1(self.norm_k(self.k(x)).view(heads), freqs)
         v = self.v(x).view(heads)
 
-        def dense_attention(q, k, v):
-            return optimized_attention(q, k, v, heads=q.shape[1], skip_reshape=True, skip_output_reshape=True,
-                                       transformer_options=transformer_options)
-
-        x = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), gate, layout,
-                    SparseAttentionConfig.from_options(transformer_options), dense_attention)
+        x = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), gate, layout, transformer_options)
         x = x.transpose(1, 2).reshape(b, n, -1)
         for patch in transformer_options.get("patches", {}).get("attn1_patch", []):
             x = patch({"x": x, "q": q, "k": k, "transformer_options": transformer_options})
@@ -61,9 +78,12 @@ class LIVEditorSelfAttention(WanSelfAttention):
 
 
 @torch.compiler.disable
-def _attend(q, k, v, gate, layout, config, dense_attention):
+def _attend(q, k, v, gate, layout, transformer_options):
     """Outside compiled graphs: they drop guards on transformer_options, so a changed setting would not reach them."""
-    return in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=dense_attention)
+    config = SparseAttentionConfig.from_options(transformer_options)
+    _, dense = dense_half(transformer_options, q.device, q.dtype)
+    with pause_malloc_graph(), torch.cuda.device_of(q), timed(transformer_options, q, layout, config):
+        return in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=dense)
 
 
 class LIVEditorBlock(WanAttentionBlock):

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..liveditor_core.checkpoint import CheckpointError, check_liveditor, check_safetensors
 from ..liveditor_core.model_config import LIVEditor
+from ..liveditor_core.run_report import report_runs
 from ..liveditor_core.text_encoder import is_small_text_encoder, load_small_text_encoder
 from .types import CATEGORY, require_wan_vae
 
@@ -67,5 +68,6 @@ class LoadLIVEditor(io.ComfyNode):
         model = comfy.sd.load_diffusion_model(path, model_options=dict(WEIGHT_TYPES[weight_type]))  # sets cached_patcher_init
         if not isinstance(model.model, LIVEditor):
             raise ValueError(f"{NAME}: {checkpoint}: ComfyUI read it as {type(model.model).__name__}, not as LIVEditor. Convert the checkpoint again.")
+        report_runs(model)
         logging.info(f"LIVEditor: loaded {checkpoint}, {len(model.model.diffusion_model.blocks)} blocks, weight type {weight_type}")
         return io.NodeOutput(model, clip, loaded_vae)

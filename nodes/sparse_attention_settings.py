@@ -1,10 +1,16 @@
-from comfy_api.latest import io
+import comfy.model_management
+from comfy_api.latest import io, ui
 
 from ..liveditor_core.config import BACKENDS, DENSE_BLOCK_CHOICES, OPTIONS_KEY, SparseAttentionConfig
-from .types import CATEGORY, require_liveditor
+from ..liveditor_core.run_report import report_runs
+from ..liveditor_core.sparse_attention import plan_attention
+from ..liveditor_core.token_layout import TokenLayout
+from ..liveditor_core.wan_model import dense_half as pick_dense_half
+from .types import CATEGORY, Source, require_liveditor
 
 NAME = "Sparse Attention Settings"
 DENSE_HALF = {"sharpest (as released)": "sharpest", "flattest (as in the paper's figure)": "flattest"}
+LARGEST_TRAINED = (21, 68, 120)  # latent frames, height, width of 81 frames at 960x544
 assert set(DENSE_HALF.values()) == set(DENSE_BLOCK_CHOICES)
 
 
@@ -30,14 +36,36 @@ class SparseAttentionSettings(io.ComfyNode):
                                tooltip="What computes the sparse half. auto takes the fastest that runs here. dense switches sparse attention off, for comparison: everything looks at everything."),
                 io.Combo.Input("dense_half", options=list(DENSE_HALF), default=next(iter(DENSE_HALF)), advanced=True,
                                tooltip="Which blocks get dense attention: those that look at few places most sharply, as the released weights were trained, or those that look around most evenly."),
+                Source.Input("source", optional=True, tooltip="Connect the source video to see its number of tokens and what attention will cost for it. Changes nothing in the edit."),
             ],
-            outputs=[io.Model.Output()],
+            outputs=[io.Model.Output(), io.String.Output(display_name="report", tooltip="What will compute the attention and why, the compute left compared with dense attention, the number of tokens.")],
         )
 
     @classmethod
-    def execute(cls, model, sar, srr, flat_ratio, backend, dense_half) -> io.NodeOutput:
+    def execute(cls, model, sar, srr, flat_ratio, backend, dense_half, source=None) -> io.NodeOutput:
         require_liveditor(model, NAME)
         config = SparseAttentionConfig.from_settings(sar=sar, srr=srr, flat_ratio=flat_ratio, dense_half=DENSE_HALF[dense_half], backend=backend)
         m = model.clone()
         m.model_options["transformer_options"][OPTIONS_KEY] = config.to_options()
-        return io.NodeOutput(m)
+        report_runs(m)
+        text = report(m, config, LARGEST_TRAINED if source is None else source.latent.shape[2:])
+        return io.NodeOutput(m, text, ui=ui.PreviewText(text))
+
+
+def report(model, config, latent_size):
+    """What the settings mean on this machine, in a few lines.
+
+    Args:
+        latent_size: frames, height, width of the latent.
+    """
+    frames, height, width = latent_size
+    tokens = frames * -(-height // 2) * -(-width // 2)
+    layout = TokenLayout(target=tokens, source=tokens)
+    device = comfy.model_management.get_torch_device()
+    diffusion_model = model.model.diffusion_model
+    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+    plan = plan_attention(layout=layout, config=config, device=device, dtype=dtype, head_dim=diffusion_model.dim // diffusion_model.num_heads)
+    dense_kernel, _ = pick_dense_half(model.model_options["transformer_options"], device, dtype)
+    fraction = 1.0 if plan.dense_everywhere else config.dense_fraction(layout)
+    return "\n".join((f"attention: {'dense' if plan.dense_everywhere else plan.backend} on {device}, dense half by {dense_kernel}", *plan.reasons,
+                      f"compute: {fraction:.1%} of dense attention", f"tokens: {2 * tokens:,}, half of them the source"))

@@ -21,10 +21,10 @@ sys.path.append(str(ROOT / "tests" / "unit"))
 
 import backend_checks  # noqa: E402
 
-from liveditor.kernels import backend_for, dense  # noqa: E402
-from liveditor.kernels.dispatch import AUTO_ORDER, unavailable_reason  # noqa: E402
+from liveditor.kernels import dense  # noqa: E402
+from liveditor.kernels.dispatch import choose_backend, unavailable_reason  # noqa: E402
+from liveditor.liveditor_core import sparse_attention as method  # noqa: E402
 from liveditor.liveditor_core.config import SparseAttentionConfig  # noqa: E402
-from liveditor.liveditor_core.sparse_attention import in_context_sparse_attention  # noqa: E402
 from liveditor.liveditor_core.token_layout import TokenLayout  # noqa: E402
 
 DEVICE = torch.device("cuda")
@@ -97,15 +97,15 @@ def bench(tokens, options):
         rows.append({"tokens": tokens, "attention": "dense", "dense kernel": name, "ms": ms, "extra GiB": memory - out_bytes})
     settings = [tuple(map(float, s.split(","))) for s in options.settings]
     for backend in options.backends:
-        module = backend_for(backend, DEVICE)
+        module = choose_backend(backend, DEVICE, q.dtype, options.dim).module
         for name in dense_names[:options.dense_kernels]:
             for sar, srr, flat in settings:
                 config = SparseAttentionConfig(sar, srr, flat, backend=backend)
                 watch = Stopwatch()
                 timed = types.SimpleNamespace(**{n: watch.wrap(n, f) for n, f in vars(module).items() if callable(f) and not n.startswith("_")})
-                sys.modules["liveditor.liveditor_core.sparse_attention"].backend_for = lambda *_: timed
+                method.plan_attention = lambda **_: method.Plan(backend, timed, False, ())
                 attend = watch.wrap("dense half", dense.FUNCTIONS[name])
-                ms, parts, memory = measure(lambda: in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=attend), options.repeats, watch)
+                ms, parts, memory = measure(lambda: method.in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=attend), options.repeats, watch)
                 dense_half, sparse_half = parts.pop("dense half", 0.0), parts.pop("sparse_attention", 0.0)
                 args, kwargs = watch.arguments.get("sparse_attention", ((), {}))
                 alone = measure(lambda: module.sparse_attention(*args, **kwargs), options.repeats)[0] if args else 0.0
@@ -129,7 +129,7 @@ def main():
     parser.add_argument("--tokens", type=int, nargs="+", default=[32_768, 65_536, 85_680])
     parser.add_argument("--heads", type=int, default=40)
     parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--backends", nargs="+", default=[n for n in AUTO_ORDER if n != "pytorch" and unavailable_reason(n, DEVICE) is None])
+    parser.add_argument("--backends", nargs="+", default=[n for n in ("triton", "tilelang") if unavailable_reason(n, DEVICE) is None])
     parser.add_argument("--dense", nargs="+", help="dense kernels (default: all that are installed)")
     parser.add_argument("--dense-kernels", type=int, default=2, help="how many of them, fastest first, to put under sparse attention")
     parser.add_argument("--settings", nargs="+", default=["0.0625,0.125,0.5"], help="SAR,SRR,flat ratio")
@@ -139,7 +139,7 @@ def main():
     options = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, B 1, H {options.heads}, D {options.dim}, bf16, median of {options.repeats}", flush=True)
     for name in options.backends:  # a wrong kernel has no speed
-        backend_checks.check_all(backend_for(name, DEVICE), backend_checks.Case((2040, 2040, 1, 2, options.dim), torch.bfloat16, DEVICE), 1e-2)
+        backend_checks.check_all(choose_backend(name, DEVICE, torch.bfloat16, options.dim).module, backend_checks.Case((2040, 2040, 1, 2, options.dim), torch.bfloat16, DEVICE), 1e-2)
     rows = [row for tokens in options.tokens for row in bench(tokens, options)]
     show(rows)
     if options.csv:
