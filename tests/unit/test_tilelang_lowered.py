@@ -1,0 +1,61 @@
+"""The TileLang backend without a GPU: every kernel becomes CUDA source, and machine code where nvcc is there."""
+
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+tilelang = pytest.importorskip("tilelang", reason="TileLang has no wheel for this system")
+
+from liveditor.kernels import tilelang_backend  # noqa: E402
+
+TARGET = "cuda -arch=sm_90a"
+KERNELS = {
+    "_block_means": [(40, 128, 64, "bfloat16"), (3, 64, 64, "float16")],
+    "_softmax_with_top_sums": [(1536, 768), (64, 64)],
+    "_split_largest": [(1024,), (96,)],
+    "_choose_exact": [(768,)],
+    "_gather_query_blocks": [(40, 128, 64, "bfloat16")],
+    "_gather_kv_set": [(40, 128, 64, "bfloat16")],
+    "_write_query_blocks": [(40, 128, 64, "bfloat16")],
+    "_prepare": [(40, 128, 64, "bfloat16")],
+    "_sparse_attention": [(40, 128, 64, "bfloat16", True), (40, 128, 64, "float16", False), (3, 64, 64, "bfloat16", True)],
+}
+PACKAGE = Path(tilelang.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def sources():
+    lowered = {}
+    for name, variants in KERNELS.items():
+        for arguments in variants:
+            with tilelang.tvm.transform.PassContext(config=tilelang_backend.OPTIONS), tilelang.tvm.target.Target(TARGET):
+                lowered[f"{name}{arguments}"] = tilelang.lower(getattr(tilelang_backend, name).build(*arguments), target=TARGET).kernel_source
+    return lowered
+
+
+def test_every_kernel_is_listed():
+    assert set(KERNELS) == {name for name, value in vars(tilelang_backend).items() if hasattr(value, "build")}
+
+
+def test_matrix_products_run_on_the_tensor_cores(sources):
+    for name, source in sources.items():
+        assert "__global__" in source, name
+        assert ("wgmma" in source and "cp_async" in source) == name.startswith("_sparse"), name
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+def test_nvcc_compiles_them(sources, tmp_path):
+    def compile(item):
+        number, (name, source) = item
+        path = tmp_path / f"{number}.cu"
+        path.write_text(source)
+        command = ["nvcc", "-std=c++17", "-gencode=arch=compute_90a,code=sm_90a", "-DENABLE_BF16", "-use_fast_math", f"-I{PACKAGE / 'src'}",
+                   f"-I{PACKAGE / '3rdparty' / 'cutlass' / 'include'}", "-cubin", "-o", path.with_suffix(".cubin"), path]
+        return name, subprocess.run(command, capture_output=True, text=True)
+
+    with ThreadPoolExecutor() as pool:
+        for name, done in pool.map(compile, enumerate(sources.items())):
+            assert done.returncode == 0, f"{name}: {done.stderr[-2000:]}"
