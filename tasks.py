@@ -4,6 +4,7 @@
     python tasks.py edit             edit a real clip in a real ComfyUI and print where the result is
     python tasks.py test             run all tests
     python tasks.py serve            start that ComfyUI with this pack, to open in a browser
+    python tasks.py bench            time attention on this machine's NVIDIA GPU: table, CSV, plots
     python tasks.py python SCRIPT    run a script in that environment, with ComfyUI importable
 
 A private environment is made under .liveditor/ (LIVEDITOR_HOME moves it) and used again by later runs. It is not needed to
@@ -33,6 +34,7 @@ PINS = ["torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.0"]
 TOOLS = ["pytest==9.1.0", "triton==3.7.1; sys_platform == 'linux'", "tilelang==0.1.9; sys_platform == 'linux'",
          "apache-tvm-ffi==0.1.10; sys_platform == 'linux'",  # tilelang 0.1.9 does not import with 0.1.15
          "websocket-client", "playwright", "comfy-cli==1.23.0", "comfy-test"]
+PLOTTING = ["matplotlib==3.11.2"]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 
 # Without CUDA, torchvision finds no operators of its own and fails at import for want of their schemas.
@@ -178,14 +180,24 @@ def test(arguments):
                           *(arguments or [str(ROOT / "tests")]))
 
 
+def bench(arguments):
+    set_up()
+    step("plotting", PLOTTING, lambda: pip("install", "-c", constraints(), *PLOTTING))
+    numbers = HOME / "bench" / "attention.csv"
+    folder = ROOT / "tests" / "benchmarks"
+    return in_environment(folder / "attention.py", "--csv", numbers, *arguments) or in_environment(folder / "plot.py", numbers)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("edit", "test", "serve", "python"))
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="edit and serve: --help lists them; test: pytest's; python: the script and its own")
+    parser.add_argument("command", choices=("edit", "test", "serve", "bench", "python"))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="edit, serve and bench: --help lists them; test: pytest's; python: the script and its own")
     options = parser.parse_args()
     try:
         if options.command == "test":
             return test(options.arguments)
+        if options.command == "bench":
+            return bench(options.arguments)
         set_up()
         if options.command == "python":
             return in_environment(*options.arguments, python_path=[COMFYUI])

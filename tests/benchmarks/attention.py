@@ -4,7 +4,9 @@ Every number of one table comes from one run. Refuses to time a backend whose re
 """
 
 import argparse
+import contextlib
 import csv
+import importlib.metadata
 import statistics
 import sys
 import types
@@ -95,11 +97,11 @@ def bench(tokens, options):
     for name in dense_names:
         ms, _, memory = measure(lambda: dense.FUNCTIONS[name](q, k, v), options.repeats)
         rows.append({"tokens": tokens, "attention": "dense", "dense kernel": name, "ms": ms, "extra GiB": memory - out_bytes})
-    settings = [tuple(map(float, s.split(","))) for s in options.settings]
     for backend in options.backends:
         module = choose_backend(backend, DEVICE, q.dtype, options.dim).module
         for name in dense_names[:options.dense_kernels]:
-            for sar, srr, flat in settings:
+            first = tokens == max(options.tokens) and (backend, name) == (options.backends[0], dense_names[0])
+            for sar, srr, flat in (map(float, s.split(",")) for s in options.settings[:None if first else 1]):
                 config = SparseAttentionConfig(sar, srr, flat, backend=backend)
                 watch = Stopwatch()
                 timed = types.SimpleNamespace(**{n: watch.wrap(n, f) for n, f in vars(module).items() if callable(f) and not n.startswith("_")})
@@ -124,29 +126,48 @@ def show(rows):
         print("| " + " | ".join(f"{row.get(c, ''):.3g}" if isinstance(row.get(c), float) and c != "ms" else f"{row[c]:.1f}" if c == "ms" else str(row.get(c, "")) for c in columns) + " |")
 
 
+def check_gpu():
+    if not torch.cuda.is_available() or not torch.version.cuda:
+        sys.exit("bench: needs an NVIDIA GPU and a PyTorch built for CUDA; found " + (f"torch {torch.__version__} without a GPU." if torch.version.cuda else f"torch {torch.__version__}."))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, nargs="+", default=[32_768, 65_536, 85_680])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[4096, 8192, 16_384, 32_768, 65_536, 85_680])
     parser.add_argument("--heads", type=int, default=40)
     parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--backends", nargs="+", default=[n for n in ("triton", "tilelang") if unavailable_reason(n, DEVICE) is None])
+    parser.add_argument("--backends", nargs="+", help="triton, tilelang (default: those that run here)")
     parser.add_argument("--dense", nargs="+", help="dense kernels (default: all that are installed)")
     parser.add_argument("--dense-kernels", type=int, default=2, help="how many of them, fastest first, to put under sparse attention")
-    parser.add_argument("--settings", nargs="+", default=["0.0625,0.125,0.5"], help="SAR,SRR,flat ratio")
+    parser.add_argument("--settings", nargs="+", default=["0.0625,0.125,0.5", "0.0625,0.125,0", "0.0625,0.125,0.25", "0.0625,0.125,0.75", "0.0625,0.25,0.5", "0.125,0.125,0.5"],
+                        help="SAR,SRR,flat ratio; all but the first only at the longest, with the first backend and dense kernel")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--parts", action="store_true", help="print the time of every operation")
-    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--csv", type=Path, help="write every number there")
     options = parser.parse_args()
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, B 1, H {options.heads}, D {options.dim}, bf16, median of {options.repeats}", flush=True)
+    check_gpu()
+    options.backends = options.backends or [n for n in ("triton", "tilelang") if unavailable_reason(n, DEVICE) is None]
+    print(f"tests/benchmarks/attention.py {' '.join(sys.argv[1:])}\n{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, {packages()}, "
+          f"B 1, H {options.heads}, D {options.dim}, bf16, median of {options.repeats}", flush=True)
     for name in options.backends:  # a wrong kernel has no speed
         backend_checks.check_all(choose_backend(name, DEVICE, torch.bfloat16, options.dim).module, backend_checks.Case((2040, 2040, 1, 2, options.dim), torch.bfloat16, DEVICE), 1e-2)
     rows = [row for tokens in options.tokens for row in bench(tokens, options)]
     show(rows)
     if options.csv:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
         with options.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
             writer.writeheader()
             writer.writerows(rows)
+        print(f"numbers: {options.csv}")
+
+
+def packages():
+    found = []
+    for name in ("triton", "tilelang", "flash-attn-4"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(found)
 
 
 if __name__ == "__main__":

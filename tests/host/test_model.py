@@ -1,6 +1,7 @@
 """LIVEditor as an ordinary MODEL of ComfyUI: what stock nodes do to a Wan model they do to this one."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -44,9 +45,13 @@ def sample(model, conditioning, latent, sampler="flow_unipc", scheduler="wan_flo
     return out
 
 
-def settings(model, **changes):
+def settings_node(model, **changes):
     values = {"sar": 0.0625, "srr": 0.125, "flat_ratio": 0.5, "backend": "auto", "dense_half": "sharpest (as released)"} | changes
-    return SparseAttentionSettings.execute(model, **values)[0]
+    return SparseAttentionSettings.execute(model, **values)
+
+
+def settings(model, **changes):
+    return settings_node(model, **changes)[0]
 
 
 def recording(model, record):
@@ -213,8 +218,26 @@ def test_settings_refuse_other_models(library, tiny_model_path, tmp_path):
 
 
 def test_a_named_backend_is_never_replaced(tiny_model, conditioning, latent):
-    with pytest.raises(RuntimeError, match="backend triton cannot run.*CUDA"):
+    with pytest.raises(RuntimeError, match="backend triton cannot run: needs an NVIDIA GPU"):
         sample(settings(tiny_model, backend="triton"), conditioning, latent)
+
+
+def test_every_run_reports_its_attention(tiny_model, conditioning, latent, caplog):
+    with caplog.at_level(logging.INFO):
+        sample(settings(tiny_model), conditioning, latent)
+    (line,) = [r.message for r in caplog.records if "attention calls" in r.message]
+    match = re.fullmatch(r"LIVEditor: (\d+) attention calls of ([\d,]+) tokens at (0\.\d+) of dense attention, (\d+\.\d+) ms each", line)
+    assert match, line
+    tokens = 2 * latent.shape[2] * (latent.shape[3] // 2) * (latent.shape[4] // 2)
+    assert int(match[2].replace(",", "")) == tokens and float(match[4]) > 0 and int(match[1]) % 2 == 0
+    assert OPTIONS_KEY not in tiny_model.model_options["transformer_options"]
+
+
+def test_settings_report_backend_compute_and_tokens(tiny_model):
+    text = settings_node(tiny_model)[1]
+    assert "attention: pytorch on cpu" in text and "triton: needs an NVIDIA GPU" in text and "tokens: 85,680, half of them the source" in text
+    assert "compute: 30.3% of dense" in text
+    assert "compute: 100.0% of dense" in settings_node(tiny_model, backend="dense")[1]
 
 
 def test_nan_weights_are_named_after_the_first_step(library, tiny_model_path, conditioning, latent, tmp_path):
