@@ -31,7 +31,10 @@ def draw_lengths(rows, path):
     for label, points in lines.items():
         axes.plot(*zip(*sorted(points)), marker="o", markersize=3, linestyle="--" if label.startswith("dense") else "-", label=label)
     axes.set(xscale="log", yscale="log", xlabel="tokens, half of them the source", ylabel="ms per attention call", title="Self-attention of the 14B model, released settings")
-    axes.grid(alpha=0.3, which="both")
+    lengths = sorted({row["tokens"] for row in rows})
+    axes.minorticks_off()
+    axes.set_xticks(lengths, [f"{length:,.0f}" for length in lengths])
+    axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path)
