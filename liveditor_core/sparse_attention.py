@@ -12,6 +12,7 @@ import torch
 from ..kernels import choose_backend, sparse_from_tokens
 from .block_selection import pooled_residual, select_blocks, take_blocks
 from .config import SparseAttentionConfig
+from .masked_attention import masked_attention
 from .token_layout import TokenLayout
 
 
@@ -60,6 +61,8 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
     if q.shape[2] != layout.tokens or k.shape != q.shape or v.shape != q.shape or gate.shape != (q.shape[0], q.shape[2]):
         raise ValueError(f"Sparse attention: q, k, v must be [B, H, {layout.tokens}, D] and the gate [B, {layout.tokens}], "
                          f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} and {tuple(gate.shape)}.")
+    if torch.is_grad_enabled() and q.requires_grad:
+        return masked_attention(q, k, v, gate, layout=layout, config=config)
     plan = plan_attention(layout=layout, config=config, device=q.device, dtype=q.dtype, head_dim=q.shape[-1])
     kernels = plan.kernels
     cut = {"target": layout.target, "block_size": layout.block_size}

@@ -66,6 +66,31 @@ def test_against_an_independent_reference(target, source, settings):
     torch.testing.assert_close(out.double(), expected_attention(q, k, v, gate, target, **settings), atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("target, source", SHAPES)
+def test_the_form_for_training_gives_the_same(target, source, settings):
+    q, k, v, gate = inputs(target, source)
+    out = run(q.requires_grad_(), k, v, gate, target, **settings)
+    assert out.requires_grad
+    torch.testing.assert_close(out.detach().double(), expected_attention(q.detach(), k, v, gate, target, **settings), atol=2e-5, rtol=1e-5)
+
+
+def test_gradients_against_differences():
+    """Along random directions small enough that the same blocks stay chosen."""
+    *x, gate = inputs(150, 170)
+    x = [t.clone().requires_grad_() for t in x]
+    settings = {"sar": 0.25, "srr": 0.5, "flat_ratio": 0.4}
+    target = torch.randn(x[0].shape, generator=torch.Generator().manual_seed(1))
+    (run(*x, gate, 150, **settings) * target).sum().backward()
+    for i in range(3):
+        direction = torch.randn(x[i].shape, generator=torch.Generator().manual_seed(2 + i))
+        step = 2e-3
+        ends = [(expected_attention(*(t.detach() + sign * step * direction if j == i else t.detach() for j, t in enumerate(x)), gate, 150, **settings) * target).sum()
+                for sign in (1, -1)]
+        expected = (ends[0] - ends[1]) / (2 * step)
+        torch.testing.assert_close((x[i].grad.double() * direction).sum(), expected.double(), rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("settings", [RELEASED, {"sar": 0.25, "srr": 0.4, "flat_ratio": 0.3}], ids=str)
 def test_batch_of_two_and_three_heads(settings):
     q, k, v, gate = inputs(330, 270, batch=2, heads=3)
