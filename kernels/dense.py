@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import logging
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -41,16 +42,18 @@ FUNCTIONS = {name: _token_major(module) for name, module in MODULES.items()} | {
 def available(device):
     """Names of the dense attentions that can run fp16 and bf16 on a device, fastest first; the last is PyTorch's choice."""
     _, family = gpu_family(device)
-    return (*(name for name in (family["dense"] if family else ()) if _works(name)), "sdpa")
+    return (*(name for name in (family["dense"] if family else ()) if _works(name, device)), "sdpa")
 
 
-def _works(name):
+def _works(name, device):
     if name == "cudnn":
         return torch.backends.cudnn.is_available()
     if name in MODULES:
-        try:
-            return hasattr(importlib.import_module(MODULES[name]), "flash_attn_func")
-        except Exception:  # not installed, or not for this GPU, CUDA or torch
+        try:  # importing them tells nothing: only a call shows that they know this GPU
+            FUNCTIONS[name](*torch.zeros(3, 1, 1, 128, 128, dtype=torch.bfloat16, device=device))
+        except Exception as error:  # not installed, or not for this GPU, CUDA or torch
+            if not isinstance(error, ModuleNotFoundError):
+                logging.info(f"LIVEditor: {name} is installed but does not work here: {type(error).__name__}: {error}")
             return False
     return True
 

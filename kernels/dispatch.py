@@ -20,7 +20,7 @@ MODULES = {"triton": ".triton_backend", "tilelang": ".tilelang_backend", "pytorc
 FAMILIES = json.loads((Path(__file__).parent / "gpu_families.json").read_text())
 HALF = (torch.float16, torch.bfloat16)
 HEAD_DIMS = (64, 128)
-FIRST_USE = {"triton": "compiles its kernels at first use, about ten seconds once per machine",
+FIRST_USE = {"triton": "compiles its kernels at first use, about ten seconds once per machine and kind of model",
              "tilelang": "compiles its kernels at first use, about two minutes once per machine"}
 
 
@@ -52,7 +52,7 @@ def unavailable_reason(name, device, dtype=torch.bfloat16, head_dim=128):
     if name == "pytorch":
         return None
     if device.type != "cuda" or not torch.version.cuda:
-        return f"needs an NVIDIA GPU, the tensors are on {device.type}"
+        return f"needs an NVIDIA GPU, {'this PyTorch is built for another' if device.type == 'cuda' else f'the tensors are on {device.type}'}"
     if gpu_family(device)[0] is None:
         return "needs a GPU of compute capability 8.0 or later, this one has {}.{}".format(*torch.cuda.get_device_capability(device))
     if dtype not in HALF:
@@ -64,7 +64,9 @@ def unavailable_reason(name, device, dtype=torch.bfloat16, head_dim=128):
     if name == "tilelang" and not _has_nvcc():
         return "needs nvcc of the CUDA toolkit on the PATH or under CUDA_HOME"
     try:
-        importlib.import_module(MODULES[name], __package__)
+        module = importlib.import_module(MODULES[name], __package__)
+        if name == "triton":  # it imports anywhere, but builds its launchers with the machine's C compiler
+            module.block_means(torch.zeros(1, 1, 64, head_dim, dtype=dtype, device=device), target=64)
     except Exception as error:  # whatever a foreign package raises when it does not fit its surroundings
         return f"the Python package {name} does not work here: {type(error).__name__}: {error}"
     return None

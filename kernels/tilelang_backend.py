@@ -25,17 +25,20 @@ OPTIONS = {
 
 
 def _compiled(build):
-    """Compile what a builder of kernels returns, once per process and arguments; TileLang keeps its own cache on disk."""
+    """Compile what a builder of kernels returns, once per process, kind of GPU and arguments; TileLang keeps its own cache on disk."""
     @functools.cache
-    def kernel(*arguments):
+    def compile_for(target, *arguments):
         logging.info(f"LIVEditor: TileLang prepares {build.__name__.strip('_')}{arguments}, which takes seconds the first time on a machine")
-        return tilelang.compile(build(*arguments), target=_target(), pass_configs=OPTIONS)
+        return tilelang.compile(build(*arguments), target=target, pass_configs=OPTIONS)
+
+    def kernel(*arguments):
+        return compile_for(_target(), *arguments)
     kernel.build = build
     return kernel
 
 
-@functools.cache
 def _target():
+    """Of the current device, which the caller has made that of the tensors."""
     major, minor = torch.cuda.get_device_capability()
     return f"cuda -arch=sm_{major}{minor}{'a' if major >= 9 else ''}"
 
@@ -178,9 +181,9 @@ def softmax_with_top_sums(scores, *, columns, top):
 
 
 def _capacity(size):
-    """Lengths of rows that kernels are compiled for: powers of two and those between them."""
+    """Lengths of rows that kernels are compiled for: powers of two and those between them, multiples of 64 all."""
     power = max(64, 1 << (size - 1).bit_length())
-    return power // 4 * 3 if size <= power // 4 * 3 and power > 64 else power
+    return power // 4 * 3 if size <= power // 4 * 3 and power > 128 else power
 
 
 @T.macro
@@ -232,7 +235,8 @@ def _split_largest(capacity):
 def split_largest(values, *, count):
     size = values.shape[-1]
     if count in (0, size):  # a tensor without elements has no place in memory
-        return torch.arange(size, dtype=torch.int32, device=values.device).expand(values.shape).tensor_split([count], dim=-1)
+        everything = torch.arange(size, dtype=torch.int32, device=values.device).expand(values.shape).contiguous()
+        return (everything, everything[..., :0]) if count else (everything[..., :0], everything)
     largest = torch.empty(*values.shape[:-1], count, dtype=torch.int32, device=values.device)
     others = torch.empty(*values.shape[:-1], size - count, dtype=torch.int32, device=values.device)
     rows = values.numel() // size
@@ -369,7 +373,7 @@ def _sparse_attention(heads, dim, block, dtype, tails):
     scale = 8 * dim**-0.5 * LOG2E
 
     @T.macro
-    def attend(queries, keys, values, scores, weights, answer, top, before, rescale, total, more):
+    def attend(values, scores, weights, answer, top, before, rescale, total, more):
         """One step of the joint softmax; `scores` are given."""
         T.copy(top, before)
         T.reduce_max(scores, top, dim=1, clear=False)
@@ -423,7 +427,7 @@ def _sparse_attention(heads, dim, block, dtype, tails):
                     if high - low < block:
                         for r, c in T.Parallel(block, block):
                             scores[r, c] = T.if_then_else(T.And(c >= low, c < high), scores[r, c], -T.infinity("float32"))
-                attend(queries, keys, values, scores, weights, answer, top, before, rescale, total, more)
+                attend(values, scores, weights, answer, top, before, rescale, total, more)
 
             for c0 in T.Pipelined(S // block, num_stages=2):
                 for r, d in T.Parallel(block, dim):
@@ -434,7 +438,7 @@ def _sparse_attention(heads, dim, block, dtype, tails):
                 for r, c in T.Parallel(block, block):
                     scores[r, c] = T.if_then_else((is_exact[b, h, i, c0 * (block // 32) + c // 32] >> (c % 32)) & 1 == 0,
                                                   scores[r, c] + (weight_of_mean[b, h, c0 * block + c] if tails else float(block.bit_length() - 1) / scale), -T.infinity("float32"))
-                attend(queries, keys, values, scores, weights, answer, top, before, rescale, total, more)
+                attend(values, scores, weights, answer, top, before, rescale, total, more)
 
             for r, d in T.Parallel(block, dim):
                 if first + r < N:

@@ -1,7 +1,8 @@
 """Every operation in Triton, for fp16 and bf16 on NVIDIA GPUs; what each means is said in `reference.py`.
 
-Tensors are read where they lie, through strides and block indices; sequence lengths are run-time arguments, so a new clip
-length compiles nothing. Sums and softmax are fp32. Offsets that can pass 2^31 are int64.
+Tensors are read where they lie, through strides and block indices. Sequence lengths are run-time arguments that Triton must not
+specialise on, so a new clip length compiles nothing but, past the next power of two, the kernels that hold a row of block
+scores. Sums and softmax are fp32. Offsets that can pass 2^31 are int64. The last stride of every tensor is 1.
 """
 
 import functools
@@ -29,7 +30,7 @@ def _kv_block(j, tokens, target, BLOCK: tl.constexpr):
     return start, end
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "target"])
 def _block_means(x, out, stride_b, stride_h, stride_n, heads, tokens, target, BLOCK: tl.constexpr, D: tl.constexpr):
     bh, j = tl.program_id(0).to(tl.int64), tl.program_id(1)  # neighbours work on one block of neighbouring heads, which lie side by side
     start, end = _kv_block(j, tokens, target, BLOCK)
@@ -72,7 +73,7 @@ def _ordered(values):
     return flipped.to(tl.uint32, bitcast=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size", "columns", "top"])
 def _softmax_with_top_sums(scores, sums, size, columns, top, M: tl.constexpr, C: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     scores += row * size
@@ -102,7 +103,7 @@ def softmax_with_top_sums(scores, *, columns, top):
     return sums
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size", "count"])
 def _split_largest(values, largest, others, size, count, M: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     position = tl.arange(0, M)
@@ -128,7 +129,7 @@ def split_largest(values, *, count):
     return largest, others
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows_per_head", "size", "words", "count"])
 def _choose_exact(scores, kv_set, exact_blocks, is_exact, rows_per_head, size, words, count, M: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     position = tl.arange(0, M)
@@ -163,7 +164,7 @@ def _row_warps(size):
     return 1 if size <= 1024 else 2 if size <= 2048 else 4 if size <= 4096 else 16
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _gather_query_blocks(x, out, head_index, blocks, stride_b, stride_h, stride_n, stride_oh, stride_on, heads, tokens, BLOCK: tl.constexpr, D: tl.constexpr):
     g, i = tl.program_id(0).to(tl.int64), tl.program_id(1)
     bh = tl.load(head_index + g).to(tl.int64)
@@ -183,7 +184,7 @@ def gather_query_blocks(q, *, head_index, query_blocks, block_size=64):
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "target", "kept"])
 def _gather_kv_set(x, out, head_index, source_blocks, stride_b, stride_h, stride_n, stride_oh, stride_on, heads, tokens, target, kept,
                    BLOCK: tl.constexpr, D: tl.constexpr):
     g, i = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -212,7 +213,7 @@ def gather_kv_set(x, *, head_index, source_blocks, length, target, block_size=64
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "sequence_blocks"])
 def _write_query_blocks(values, head_index, blocks, residual, gate, out, stride_vh, stride_vn, stride_b, stride_h, stride_n, heads, tokens, sequence_blocks,
                         BLOCK: tl.constexpr, D: tl.constexpr):
     g, i = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -235,7 +236,7 @@ def write_query_blocks(values, *, head_index, query_blocks, residual, gate, out,
                                                                  heads, tokens, residual.shape[2], BLOCK=block_size, D=dim, num_warps=4)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "target", "exact_count", "sequence_blocks"])
 def _sparse_attention(q, k, v, k_mean, v_mean, weight_of_mean, blocks, exact_blocks, is_exact, residual, gate, out,
                       stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn, stride_ob, stride_oh, stride_on,
                       heads, tokens, target, padded, exact_count, sequence_blocks, scale,
@@ -321,7 +322,7 @@ def _sparse_attention(q, k, v, k_mean, v_mean, weight_of_mean, blocks, exact_blo
     tl.store(out + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh + rows.to(tl.int64)[:, None] * stride_on + columns, answer.to(out.dtype.element_ty), mask=inside[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "target", "size"])
 def _pad_means(k_mean, v_mean, kv_set, k_out, v_out, weight, tokens, target, size, padded, BLOCK: tl.constexpr, D: tl.constexpr):
     bh, i = tl.program_id(0).to(tl.int64), tl.program_id(1)
     place, columns = i * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)

@@ -10,6 +10,8 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.patcher_extension
 
+from .sparse_attention import compute_left
+
 KEY = "liveditor_run"
 
 
@@ -19,16 +21,17 @@ class AttentionClock:
     def __init__(self):
         self.calls = []
         self.tokens = 0
-        self.dense_fraction = 1.0
+        self.compute_left = 1.0
 
     @contextlib.contextmanager
-    def call(self, x, layout, config):
-        self.tokens, self.dense_fraction = layout.tokens, config.dense_fraction(layout)
-        if x.device.type == "cuda":
+    def call(self, q, layout, config):
+        self.tokens = layout.tokens
+        self.compute_left = compute_left(layout=layout, config=config, device=q.device, dtype=q.dtype, head_dim=q.shape[-1])
+        if q.device.type == "cuda":
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record(torch.cuda.current_stream(x.device))
+            start.record(torch.cuda.current_stream(q.device))
             yield
-            end.record(torch.cuda.current_stream(x.device))
+            end.record(torch.cuda.current_stream(q.device))
             self.calls.append((start, end))
         else:
             start = time.perf_counter()
@@ -43,10 +46,10 @@ class AttentionClock:
         return [call[0].elapsed_time(call[1]) if isinstance(call, tuple) else call * 1e3 for call in self.calls]
 
 
-def timed(transformer_options, x, layout, config):
+def timed(transformer_options, q, layout, config):
     """A context that times an attention call, if the run is one that reports."""
     clock = transformer_options.get(KEY)
-    return clock.call(x, layout, config) if clock is not None else contextlib.nullcontext()
+    return clock.call(q, layout, config) if clock is not None else contextlib.nullcontext()
 
 
 def report_runs(model):
@@ -72,6 +75,6 @@ def _sample_and_report(executor, *args, **kwargs):
     milliseconds = clock.milliseconds()
     if milliseconds:
         peak = f", peak memory {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
-        logging.info(f"LIVEditor: {len(milliseconds)} attention calls of {clock.tokens:,} tokens at {clock.dense_fraction:.3f} of dense attention, "
+        logging.info(f"LIVEditor: {len(milliseconds)} attention calls of {clock.tokens:,} tokens at {clock.compute_left:.3f} of dense attention, "
                      f"{sum(milliseconds) / len(milliseconds):.2f} ms each{peak}")
     return out

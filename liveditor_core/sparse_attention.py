@@ -43,6 +43,12 @@ def plan_attention(*, layout: TokenLayout, config: SparseAttentionConfig, device
     return Plan(choice.name, choice.module, dense_because is not None, (dense_because, *reasons) if dense_because else tuple(reasons))
 
 
+def compute_left(*, layout: TokenLayout, config: SparseAttentionConfig, device, dtype, head_dim) -> float:
+    """Share of dense attention's multiply-adds that is really computed for one sequence."""
+    plan = plan_attention(layout=layout, config=config, device=device, dtype=dtype, head_dim=head_dim)
+    return 1.0 if plan.dense_everywhere else config.dense_fraction(layout)
+
+
 def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: SparseAttentionConfig, dense_attention):
     """Self-attention over target and source tokens.
 
@@ -61,6 +67,7 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
     if q.shape[2] != layout.tokens or k.shape != q.shape or v.shape != q.shape or gate.shape != (q.shape[0], q.shape[2]):
         raise ValueError(f"Sparse attention: q, k, v must be [B, H, {layout.tokens}, D] and the gate [B, {layout.tokens}], "
                          f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} and {tuple(gate.shape)}.")
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     if torch.is_grad_enabled() and q.requires_grad:
         return masked_attention(q, k, v, gate, layout=layout, config=config)
     plan = plan_attention(layout=layout, config=config, device=q.device, dtype=q.dtype, head_dim=q.shape[-1])

@@ -3,7 +3,7 @@ from comfy_api.latest import io, ui
 
 from ..liveditor_core.config import BACKENDS, DENSE_BLOCK_CHOICES, OPTIONS_KEY, SparseAttentionConfig
 from ..liveditor_core.run_report import report_runs
-from ..liveditor_core.sparse_attention import plan_attention
+from ..liveditor_core.sparse_attention import compute_left, plan_attention
 from ..liveditor_core.token_layout import TokenLayout
 from ..liveditor_core.wan_model import dense_half as pick_dense_half
 from .types import CATEGORY, Source, require_liveditor
@@ -49,6 +49,8 @@ class SparseAttentionSettings(io.ComfyNode):
         m.model_options["transformer_options"][OPTIONS_KEY] = config.to_options()
         report_runs(m)
         text = report(m, config, LARGEST_TRAINED if source is None else source.latent.shape[2:])
+        if source is None:
+            text += "\nfor 81 frames at 960x544; connect the source for your clip"
         return io.NodeOutput(m, text, ui=ui.PreviewText(text))
 
 
@@ -64,8 +66,8 @@ def report(model, config, latent_size):
     device = comfy.model_management.get_torch_device()
     diffusion_model = model.model.diffusion_model
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
-    plan = plan_attention(layout=layout, config=config, device=device, dtype=dtype, head_dim=diffusion_model.dim // diffusion_model.num_heads)
+    where = {"layout": layout, "config": config, "device": device, "dtype": dtype, "head_dim": diffusion_model.dim // diffusion_model.num_heads}
+    plan = plan_attention(**where)
     dense_kernel, _ = pick_dense_half(model.model_options["transformer_options"], device, dtype)
-    fraction = 1.0 if plan.dense_everywhere else config.dense_fraction(layout)
     return "\n".join((f"attention: {'dense' if plan.dense_everywhere else plan.backend} on {device}, dense half by {dense_kernel}", *plan.reasons,
-                      f"compute: {fraction:.1%} of dense attention", f"tokens: {2 * tokens:,}, half of them the source"))
+                      f"compute: {compute_left(**where):.1%} of dense attention", f"tokens: {2 * tokens:,}, half of them the source"))

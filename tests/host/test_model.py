@@ -226,7 +226,7 @@ def test_every_run_reports_its_attention(tiny_model, conditioning, latent, caplo
     with caplog.at_level(logging.INFO):
         sample(settings(tiny_model), conditioning, latent)
     (line,) = [r.message for r in caplog.records if "attention calls" in r.message]
-    match = re.fullmatch(r"LIVEditor: (\d+) attention calls of ([\d,]+) tokens at (0\.\d+) of dense attention, (\d+\.\d+) ms each", line)
+    match = re.fullmatch(r"LIVEditor: (\d+) attention calls of ([\d,]+) tokens at ([01]\.\d+) of dense attention, (\d+\.\d+) ms each", line)
     assert match, line
     tokens = 2 * latent.shape[2] * (latent.shape[3] // 2) * (latent.shape[4] // 2)
     assert int(match[2].replace(",", "")) == tokens and float(match[4]) > 0 and int(match[1]) % 2 == 0
@@ -236,7 +236,7 @@ def test_every_run_reports_its_attention(tiny_model, conditioning, latent, caplo
 def test_settings_report_backend_compute_and_tokens(tiny_model):
     text = settings_node(tiny_model)[1]
     assert "attention: pytorch on cpu" in text and "triton: needs an NVIDIA GPU" in text and "tokens: 85,680, half of them the source" in text
-    assert "compute: 30.3% of dense" in text
+    assert "compute: 30.3% of dense" in text and "connect the source for your clip" in text
     assert "compute: 100.0% of dense" in settings_node(tiny_model, backend="dense")[1]
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 tilelang = pytest.importorskip("tilelang", reason="TileLang has no wheel for this system")
 
@@ -15,8 +16,8 @@ TARGET = "cuda -arch=sm_90a"
 KERNELS = {
     "_block_means": [(40, 128, 64, "bfloat16"), (3, 64, 64, "float16")],
     "_softmax_with_top_sums": [(1536, 768), (64, 64)],
-    "_split_largest": [(1024,), (96,)],
-    "_choose_exact": [(768,)],
+    "_split_largest": [(1024,), (192,)],
+    "_choose_exact": [(768,), (64,)],
     "_gather_query_blocks": [(40, 128, 64, "bfloat16")],
     "_gather_kv_set": [(40, 128, 64, "bfloat16")],
     "_write_query_blocks": [(40, 128, 64, "bfloat16")],
@@ -38,6 +39,17 @@ def sources():
 
 def test_every_kernel_is_listed():
     assert set(KERNELS) == {name for name, value in vars(tilelang_backend).items() if hasattr(value, "build")}
+
+
+def test_rows_hold_every_word_of_bits():
+    for size in range(1, 3000):
+        assert 32 * 2 * -(-size // 64) <= tilelang_backend._capacity(size)
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_all_or_none_are_laid_out_like_any_others(count):
+    for part in tilelang_backend.split_largest(torch.randn(2, 3, 5), count=count):
+        assert part.is_contiguous()
 
 
 def test_matrix_products_run_on_the_tensor_cores(sources):
