@@ -1,0 +1,116 @@
+"""The training code: a few steps of each part, and that what it writes is what the nodes read."""
+
+import random
+import sys
+
+import host
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+from liveditor.liveditor_core.checkpoint import check_liveditor
+from liveditor.liveditor_core.model_config import LIVEditor
+from liveditor.liveditor_core.text_encoder import load_small_text_encoder
+from liveditor.training import edits, nano, transformer, vae
+from liveditor.training.data import SIZE, Scenes, read_video
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a VAE, a transformer and a text encoder after two steps of training each, by the command line."""
+    folder = tmp_path_factory.mktemp("nano")
+    run = {"--minutes": "1", "--steps": "2", "--batch": "2"}
+    main(vae, run | {"--out": folder / "vae.safetensors", "--dim": "8", "--frames": ["1", "5"]})
+    main(transformer, run | {"--vae": folder / "vae.safetensors", "--vae-dim": "8", "--out": folder, "--dim": "128", "--layers": "2", "--ffn": "256", "--pool": "2",
+                             "--frames": ["5"]})
+    return folder
+
+
+def main(module, options):
+    words = [str(word) for name, value in options.items() for word in (name, *(value if isinstance(value, list) else [value]))]
+    before = sys.argv
+    sys.argv = [module.__name__, *words]
+    try:
+        module.main()
+    finally:
+        sys.argv = before
+        comfy.model_management.in_training = False
+
+
+def test_scenes_move_and_repeat_from_a_seed():
+    clips = [Scenes("cpu", 3, read_video(host.CLIPS / "bigbuckbunny.mp4", 90), textures=8).clips(4, 5) for _ in range(2)]
+    assert torch.equal(*clips) and clips[0].shape == (4, 5, 3, SIZE, SIZE) and 0 <= clips[0].min() and clips[0].max() <= 1
+    assert (clips[0].diff(dim=1).abs().mean(dim=(1, 2, 3, 4)) > 1e-4).any()
+    assert clips[0].std() > 0.1
+
+
+def test_edits_are_exact():
+    x = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    for name, edit in edits.EDITS.items():
+        y = edit(x)
+        assert y.shape == x.shape and 0 <= y.min() and y.max() <= 1 and not torch.equal(x, y), name
+        torch.testing.assert_close(edit(x.unsqueeze(0))[0], y)
+    for name in ("invert", "mirror", "upside_down", "swap_red_and_blue"):
+        torch.testing.assert_close(edits.apply([name, name], x), x)
+    for name in ("black_and_white", "red_border", "pixelate"):
+        torch.testing.assert_close(edits.apply([name, name], x), edits.apply([name], x))
+
+
+def test_phrases_are_many_and_those_held_out_are_not_among_them():
+    for name in edits.EDITS:
+        assert len(set(edits.PHRASES[name])) >= 10 and len(edits.HELD_OUT[name]) >= 4
+    asked = {phrase for phrases in edits.PHRASES.values() for phrase in phrases}
+    assert not asked & {phrase for phrases in edits.HELD_OUT.values() for phrase in phrases}
+    assert edits.ask(["mirror", "sepia"], random.Random(0).choice) == edits.ask(["mirror", "sepia"], random.Random(0).choice)
+
+
+def test_the_host_loads_the_vae_with_our_latents(library, trained):
+    """Wan's own normalisation gives the latents that the transformer was trained on; decoding undoes it."""
+    model = vae.Autoencoder(8).eval()
+    model.load_state_dict(load_file(trained / "vae.safetensors"))
+    loaded = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(trained / "liveditor_nano_vae.safetensors")))
+    x = Scenes("cpu", 0, textures=4).clips(1, 9)[0]
+    wan = comfy.latent_formats.Wan21()
+    ours = model.encode(x.transpose(0, 1).unsqueeze(0) * 2 - 1)
+    theirs = wan.process_in(loaded.encode(x.movedim(1, -1)))
+    torch.testing.assert_close(theirs, ours, atol=0.02, rtol=0.02)
+    pixels = loaded.decode(wan.process_out(ours))[0].movedim(-1, 1)
+    torch.testing.assert_close(pixels, (model.decode(ours)[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1), atol=0.01, rtol=0.01)
+
+
+def test_the_host_loads_transformer_and_text_encoder(library, trained):
+    path = trained / "liveditor_nano.safetensors"
+    check_liveditor(path)
+    model = comfy.sd.load_diffusion_model(str(path), {"dtype": torch.float32})
+    assert isinstance(model.model, LIVEditor)
+    clip = load_small_text_encoder(str(trained / "liveditor_nano_text_encoder.safetensors"))
+    editor = nano.Editor(128, 2, 256, nano.vocabulary())
+    transformer.resume(editor, trained)
+    text = "Turn it upside-down, bitte"
+    ours = editor.text([text], 512)
+    theirs = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
+    torch.testing.assert_close(torch.nn.functional.pad(theirs, (0, 0, 0, 512 - theirs.shape[1])), ours, atol=1e-3, rtol=1e-3)
+
+    x = torch.randn(1, 16, 2, 16, 16)
+    config = transformer.SparseAttentionConfig(0.25, 0.5, 0.5)
+    velocity = editor(x, torch.tensor([0.5]), x, [text], config)
+    expected = model.model.diffusion_model(x, torch.tensor([500.0]), ours, liveditor_source=x, transformer_options={nano.OPTIONS_KEY: config.to_options()})
+    torch.testing.assert_close(expected, velocity, atol=1e-4, rtol=1e-4)
+
+
+def test_a_step_moves_every_weight(trained):
+    """Everything the file holds learns; the text encoder too."""
+    editor = nano.Editor(128, 2, 256, nano.vocabulary())
+    transformer.resume(editor, trained)
+    comfy.model_management.in_training = True
+    try:
+        x = torch.randn(1, 16, 2, 16, 16)
+        editor(x, torch.tensor([0.5]), x, ["make it sepia"], transformer.SparseAttentionConfig(0.25, 0.5, 0.5)).square().mean().backward()
+    finally:
+        comfy.model_management.in_training = False
+    still = [name for name, p in editor.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
+    assert still == [], still

