@@ -15,8 +15,9 @@ def kv_block_starts(*, tokens, target, block_size, device):
 
     Target blocks come first. A block that would lie over the border between the streams becomes two short ones.
     """
-    starts = sorted({*range(0, tokens, block_size), target, tokens})
-    return torch.tensor(starts, dtype=torch.int64, device=device)
+    of_target, whole = -(-target // block_size), target // block_size
+    blocks = torch.arange(of_target - whole - (-tokens // block_size) + 1, device=device)  # made on the device: nothing waits
+    return torch.where(blocks < of_target, blocks * block_size, ((blocks - of_target + whole) * block_size).clamp(target, tokens))
 
 
 def block_means(x, *, target, block_size=64):
@@ -30,7 +31,7 @@ def block_means(x, *, target, block_size=64):
     """
     starts = kv_block_starts(tokens=x.shape[2], target=target, block_size=block_size, device=x.device)
     lengths = starts.diff()
-    block_of_token = torch.repeat_interleave(torch.arange(len(lengths), device=x.device), lengths)
+    block_of_token = torch.repeat_interleave(torch.arange(len(lengths), device=x.device), lengths, output_size=x.shape[2])
     sums = torch.zeros(*x.shape[:2], len(lengths), x.shape[3], dtype=torch.float32, device=x.device)
     sums.index_add_(2, block_of_token, x.float())
     return sums / lengths.view(-1, 1)

@@ -29,7 +29,7 @@ def masked_attention(q, k, v, gate, *, layout: TokenLayout, config: SparseAttent
     starts = reference.kv_block_starts(tokens=layout.tokens, target=layout.target, block_size=layout.block_size, device=q.device)
     lengths = starts.diff()
     query_block = torch.arange(layout.tokens, device=q.device) // layout.block_size
-    kv_block = torch.repeat_interleave(torch.arange(len(lengths), device=q.device), lengths)
+    kv_block = torch.repeat_interleave(torch.arange(len(lengths), device=q.device), lengths, output_size=layout.tokens)
 
     if config.backend == "dense" or layout.num_target_blocks == 0:
         out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
@@ -53,6 +53,6 @@ def _visible(q_mean, k_mean, v_mean, *, layout, config):
     in_set = torch.zeros_like(as_tokens[:, :, 0]).scatter_(2, chosen.kv_set.long(), True)
     is_sparse = torch.zeros_like(as_tokens[..., 0]).scatter_(2, chosen.sparse_blocks.long(), True)
     exact = torch.zeros_like(as_tokens[:, :, : chosen.sparse_blocks.shape[-1]]).scatter_(3, chosen.exact_blocks.long(), True)
-    as_tokens[is_sparse] = exact.flatten(0, 2)
+    as_tokens.scatter_(2, chosen.sparse_blocks.long().unsqueeze(-1).expand_as(exact), exact)
     as_tokens |= ~is_sparse.unsqueeze(-1) & in_set.unsqueeze(2)
     return as_tokens, is_sparse.unsqueeze(-1) & in_set.unsqueeze(2) & ~as_tokens

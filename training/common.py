@@ -53,13 +53,60 @@ class Average:
         torch._foreach_lerp_([self.values[name] for name in state], list(state.values()), 1 - decay)
 
 
+class Replayed:
+    """A function of tensors, recorded once as a CUDA graph per key and then replayed, so that no step waits for Python.
+
+    The function must return one tensor and decide nothing by a tensor's value. On the CPU it is simply called.
+    """
+
+    def __init__(self, function):
+        self.function, self.graphs = function, {}
+        self.pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
+
+    def __call__(self, *tensors, key=None):
+        if self.pool is None:
+            return self.function(*tensors, key)
+        shapes = (key, *(x.shape for x in tensors))
+        if shapes not in self.graphs:
+            self.graphs[shapes] = self._record(tensors, key)
+        graph, inputs, output = self.graphs[shapes]
+        for mine, given in zip(inputs, tensors):
+            mine.copy_(given, non_blocking=True)
+        graph.replay()
+        return output.clone()
+
+    def _record(self, tensors, key):
+        inputs = [x.clone() for x in tensors]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries set themselves up and kernels are compiled before the recording
+            for _ in range(3 if not self.graphs else 1):
+                self.function(*inputs, key)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            output = self.function(*inputs, key)
+        return graph, inputs, output
+
+
+def adam(groups, betas):
+    """AdamW whose learning rate is a tensor on the device, set by `set_learning_rate`, so that a recorded step reads it."""
+    rate = torch.zeros((), device=device())
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True, capturable=torch.cuda.is_available())
+
+
+def set_learning_rate(optimiser, value):
+    for group in optimiser.param_groups:
+        group["lr"].fill_(value)
+
+
 def device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def half_precision():
     """bf16 matrix products on a GPU; fp32 elsewhere."""
-    return torch.autocast("cuda", torch.bfloat16) if torch.cuda.is_available() else contextlib.nullcontext()
+    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if torch.cuda.is_available() else contextlib.nullcontext()
 
 
 def save(path, weights, metadata=None):

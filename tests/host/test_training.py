@@ -23,9 +23,9 @@ from liveditor.training.data import SIZES, Scenes, read_video
 def trained(tmp_path_factory):
     """A folder with a VAE, a transformer and a text encoder after two steps of training each, by the command line."""
     folder = tmp_path_factory.mktemp("nano")
-    run = {"--minutes": "1", "--steps": "2", "--batch": "2"}
-    main(vae, run | {"--out": folder / "vae.safetensors", "--dim": "8"})
-    main(transformer, run | {"--vae": folder / "vae.safetensors", "--vae-dim": "8", "--out": folder, "--dim": "128", "--layers": "2", "--ffn": "256", "--pool": "1"})
+    run = {"--minutes": "1", "--steps": "2"}
+    main(vae, run | {"--out": folder / "vae.safetensors", "--dim": "8", "--megapixels": "0"})
+    main(transformer, run | {"--vae": folder / "vae.safetensors", "--vae-dim": "8", "--out": folder, "--dim": "128", "--layers": "2", "--ffn": "256", "--pool": "0", "--batch": "1"})
     return folder
 
 
@@ -90,13 +90,13 @@ def test_the_host_loads_transformer_and_text_encoder(library, trained):
     editor = nano.Editor(128, 2, 256, nano.vocabulary())
     transformer.resume(editor, trained)
     text = "Turn it upside-down, bitte"
-    ours = editor.text([text], 512)
+    ours = editor.text(editor.text.tokens([text]), 512)
     theirs = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
     torch.testing.assert_close(torch.nn.functional.pad(theirs, (0, 0, 0, 512 - theirs.shape[1])), ours, atol=1e-3, rtol=1e-3)
 
     x = torch.randn(1, 16, 2, 16, 16)
     config = transformer.SparseAttentionConfig(0.25, 0.5, 0.5)
-    velocity = editor(x, torch.tensor([0.5]), x, [text], config)
+    velocity = editor(x, torch.tensor([0.5]), x, editor.text.tokens([text]), config)
     expected = model.model.diffusion_model(x, torch.tensor([500.0]), ours, liveditor_source=x, transformer_options={nano.OPTIONS_KEY: config.to_options()})
     torch.testing.assert_close(expected, velocity, atol=1e-4, rtol=1e-4)
 
@@ -108,7 +108,7 @@ def test_a_step_moves_every_weight(trained):
     comfy.model_management.in_training = True
     try:
         x = torch.randn(1, 16, 2, 16, 16)
-        editor(x, torch.tensor([0.5]), x, ["make it sepia"], transformer.SparseAttentionConfig(0.25, 0.5, 0.5)).square().mean().backward()
+        editor(x, torch.tensor([0.5]), x, editor.text.tokens(["make it sepia"]), transformer.SparseAttentionConfig(0.25, 0.5, 0.5)).square().mean().backward()
     finally:
         comfy.model_management.in_training = False
     still = [name for name, p in editor.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
