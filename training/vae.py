@@ -63,19 +63,19 @@ class Autoencoder(torch.nn.Module):
 
 
 @torch.no_grad()
-def still(model):
-    """Let a fresh VAE treat every frame by itself, so that it can begin with pictures and go on with clips."""
+def begin_simple(model):
+    """Let a fresh VAE treat every frame by itself and pass all residual branches by; both cut the way to a first picture short."""
     for name, parameter in model.named_parameters():
-        if parameter.ndim < 5 or parameter.shape[2] == 1:
-            continue
-        if "time_conv" in name:  # two frames become their mean, one becomes two
+        if name.endswith(("residual.6.weight", "proj.weight")):
+            parameter.zero_()
+        elif "time_conv" in name and parameter.ndim == 5:  # two frames become their mean, one becomes two
             parameter.zero_()
             identity = torch.eye(parameter.shape[1]).repeat(parameter.shape[0] // parameter.shape[1], 1)
             if "encoder" in name:
                 parameter[:, :, 1:, 0, 0] = 0.5 * identity.unsqueeze(-1)
             else:
                 parameter[:, :, 2, 0, 0] = identity
-        else:
+        elif parameter.ndim == 5 and parameter.shape[2] > 1:
             parameter[:, :, :-1] = 0
             parameter[:, :, -1] *= 3**0.5
 
@@ -109,7 +109,7 @@ class Preview(torch.nn.Module):
 
 
 def losses(model, place, preview, x, noise):
-    """[5]: the parts of the loss, in the order of WEIGHTS, for pixels x in [-1, 1]."""
+    """[6]: the parts of the loss, in the order of WEIGHTS, for pixels x in [-1, 1]."""
     z = model.encode(x)
     seen = z + noise * torch.rand(len(z), 1, 1, 1, 1, device=z.device) * torch.randn_like(z)
     target = x
@@ -118,11 +118,17 @@ def losses(model, place, preview, x, noise):
         seen, target = torch.where(flips, seen.flip(axis), seen), torch.where(flips, target.flip(axis), target)
     y = model.decode(seen)
     coarse = [F.avg_pool2d(v.flatten(0, 1), 8) for v in (y, target)]  # low frequencies carry the colours, by which edits are told apart
-    return torch.stack([F.mse_loss(y, target), F.l1_loss(y, target), F.mse_loss(*coarse), place(z), preview(z, x)])
+    return torch.stack([F.mse_loss(y, target), F.l1_loss(y, target), F.mse_loss(*coarse), place(z), preview(z, x), correlation(z)])
 
 
-SHAPES = ((9, (192, 192)), (1, (256, 256)), (9, (256, 112)), (17, (128, 128)), (9, (144, 256)), (1, (192, 192)))  # frames, size: steps take them in turn
-WEIGHTS = {"mse": 1.0, "l1": 0.15, "coarse": 1.0, "place": 0.02, "preview": 0.1}
+def correlation(z):
+    """Mean squared correlation between channels: else most of them copy the brightness, and noise drowns the little that differs."""
+    z = z.transpose(0, 1).flatten(1)
+    return (z @ z.T / z.shape[1] - torch.eye(CHANNELS, device=z.device)).square().mean()
+
+
+SHAPES = ((9, (192, 192)), (1, (256, 256)), (9, (256, 112)), (17, (128, 128)))  # frames, size: steps take them in turn
+WEIGHTS = {"mse": 1.0, "l1": 0.15, "coarse": 1.0, "place": 0.02, "preview": 0.1, "correlation": 0.3}
 
 
 def main():
@@ -134,9 +140,9 @@ def main():
     parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--megapixels", type=int, default=4, help="of clips per step")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--noise", type=float, default=0.2, help="largest standard deviation of the noise that the decoder must bear")
+    parser.add_argument("--megapixels", type=int, default=2, help="of clips per step")
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--noise", type=float, default=0.1, help="largest standard deviation of the noise that the decoder must bear")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--check", type=Path, nargs="*", default=[], help="clips to report the reconstruction of")
     options = parser.parse_args()
@@ -147,7 +153,7 @@ def main():
         model.load_state_dict(load(options.resume))
     else:
         initialise(model)
-        still(model)
+        begin_simple(model)
     place, preview = Place().to(device()), Preview().to(device())
     scenes = Scenes(device(), options.seed, read_video(options.clip, 360), read_pictures(options.pictures))
     average = Average(model, 0.998)
@@ -188,10 +194,11 @@ def report(model, clips):
     """Reconstruction of held-out clips and their edits, through the latents."""
     for path in clips:
         video = read_video(path)
-        for start in range(0, len(video) - 33, 80):
-            x = fit(video[start:start + 33:2], SIZES[0]).to(device())
-            scores = {name: psnr(rebuild(model, edit(x)), edit(x)) for name, edit in ({"source": lambda v: v} | EDITS).items()}
-            print(f"{path.stem} from frame {start}: " + ", ".join(f"{name} {value.item():.1f}" for name, value in scores.items()), flush=True)
+        for size in SIZES[:2]:
+            for start in range(0, len(video) - 33, 80):
+                x = fit(video[start:start + 33:2], size).to(device())
+                scores = {name: psnr(rebuild(model, edit(x)), edit(x)) for name, edit in ({"source": lambda v: v} | EDITS).items()}
+                print(f"{path.stem} {size} from frame {start}: " + ", ".join(f"{name} {value.item():.1f}" for name, value in scores.items()), flush=True)
 
 
 def fit(frames, size):

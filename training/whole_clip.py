@@ -34,6 +34,8 @@ def _normalise_and_gate(x, gamma):
 
 
 if torch.cuda.is_available():
+    torch._dynamo.config.recompile_limit = 64  # one for every width, with and without gradients
+    torch.backends.cudnn.benchmark = True
     _normalise_and_gate = torch.compile(_normalise_and_gate)  # one pass over x instead of a dozen
 
 
