@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import comfy.options  # noqa: F401  (keeps ComfyUI off this program's command line)
 from comfy.cli_args import args
@@ -112,10 +112,6 @@ def half_precision():
 def save(path, weights, metadata=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path, metadata)
-
-
-def load(path):
-    return load_file(path)
 
 
 def initialise(module):

