@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import av
 import host
 import tiny_models
+
+sys.path.append(str(host.PACK))
+from training import score  # noqa: E402
 
 WORKFLOW = host.PACK / "workflows" / "liveditor_edit.json"
 MODEL_OPTIONS = {"checkpoint": "diffusion_models", "text_encoder": "text_encoders", "vae": "vae"}
@@ -83,6 +87,15 @@ def describe(path):
         return f"{video.width}x{video.height}, {frames} frames at {float(Fraction(video.average_rate)):g} fps, {sound}"
 
 
+def put_side_by_side(source, result):
+    """Write the source and its edit next to each other, beside the edit; the path of that video."""
+    edited, fps = score.read_video(result)
+    edited = edited.float() / 255
+    path = result.with_stem(result.stem.rstrip("_") + "_before_after")
+    score.write_side_by_side(path, score.source_frames(source, edited, fps), edited, fps)
+    return path
+
+
 def main():
     options, own_models = parse_arguments()
     tiny_models.make_in_subprocess()
@@ -111,6 +124,7 @@ def main():
     print(f"prompt: {prompt[host.nodes_of(prompt, 'LIVEditSampler')[0]['inputs']['positive'][0]]['inputs']['text']}")
     print(f"time:   {time.monotonic() - started:.0f} s")
     print(f"edited: {result} ({describe(result)})")
+    print(f"both:   {put_side_by_side(options.input, result)}")
 
 
 if __name__ == "__main__":
