@@ -84,7 +84,7 @@ def look_at_own_place(attention):
     """Let the first head begin by attending to tokens at its own position, of which the source has one.
 
     Query and key are constant in the fastest rotary pairs of time, height and width, so that their product falls with the
-    distance. Most edits need just that, and it takes long to find: the loss is a fifth lower after 250 steps.
+    distance. Most edits need just that, and it takes long to find: README.md.
     """
     height, width = 44, 86  # where their pairs begin, of 128; time's are first
     for first, count in ((0, 6), (height, 8), (width, 8)):
