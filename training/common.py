@@ -121,8 +121,3 @@ def initialise(module):
             torch.nn.init.zeros_(parameter)
         elif parameter.ndim > 1 and parameter.shape[1:].numel() > 1:
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-
-
-def psnr(a, b):
-    """Peak signal-to-noise ratio of frames in [0, 1], in dB."""
-    return -10 * (a - b).square().mean().clamp_min(1e-10).log10()

@@ -45,7 +45,7 @@ def _encoder(vae, x):
     for place in range(4):  # patches of 2 x 2 pixels, whole
         y, x_ = divmod(place, 2)
         first.resample[1].weight[3 * place:3 * place + 3, :3, y, x_] = torch.eye(3)
-    small = _run(encoder.downsamples, first, whole_clip._causal(encoder.conv1, x.movedim(1, -1)))
+    small = whole_clip._resample(first, _run(encoder.downsamples, first, whole_clip._causal(encoder.conv1, x.movedim(1, -1))))
     _set_patches(second.resample[1].weight, _components(_patches(small[..., :12]), MEANS_1), 12)
     _set_pairs(second.time_conv.weight, range(MEANS_1), [(MEANS_1 + i, i, 1) for i in range(DIFFERENCES)])
     middle = whole_clip._resample(second, _run(encoder.downsamples, second, small, before=first))
@@ -86,21 +86,19 @@ def _decoder(vae, x, small, middle, large):
             rows[:means, :means] = torch.eye(means)
             rows[:DIFFERENCES, means:means + DIFFERENCES] = sign * torch.eye(DIFFERENCES)
 
-    def solve(layer, y, target):
-        y = _run(decoder.upsamples, layer, y, before=solve.done)
+    def solve(layer, before, y, target):
+        y = _run(decoder.upsamples, layer, y, before)
         if layer.mode == "upsample3d":
             pairs = whole_clip._causal(layer.time_conv, y[:, 1:]).unflatten(-1, (2, -1)).movedim(-2, 2).flatten(1, 2)
             y = torch.cat([y[:, :1], pairs], dim=1)
         y = y.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         conv = layer.resample[1]
         _solve(conv.weight, conv.bias, y, target)
-        solve.done = layer
         return whole_clip._convolve(y, conv.weight, conv.bias, padding=1)
 
-    solve.done = None
-    y = solve(first, whole_clip._causal(decoder.conv1, z), middle)
-    y = solve(second, y, small)
-    y = solve(third, y, x.movedim(1, -1))
+    y = solve(first, None, whole_clip._causal(decoder.conv1, z), middle)
+    y = solve(second, first, y, small)
+    y = solve(third, second, y, x.movedim(1, -1))
     conv = third.resample[1]
     conv.weight[8:11], conv.bias[8:11] = -conv.weight[:3], -conv.bias[:3]
     conv.bias[7] = LARGE * y[..., :3].square().sum(-1).mean().sqrt()
@@ -114,7 +112,7 @@ def _run(layers, until, x, before=None):
     layers = list(layers)
     for layer in layers[layers.index(before) + 1 if before is not None else 0:layers.index(until)]:
         x = whole_clip.LAYERS[type(layer).__name__](layer, x)
-    return whole_clip._resample(until, x) if until.mode == "downsample2d" else x
+    return x
 
 
 def _patches(x):

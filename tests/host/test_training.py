@@ -14,7 +14,7 @@ import comfy.utils
 from liveditor.liveditor_core.checkpoint import check_liveditor
 from liveditor.liveditor_core.model_config import LIVEditor
 from liveditor.liveditor_core.text_encoder import load_small_text_encoder
-from liveditor.training import common, edits, evaluate, nano, transformer, vae
+from liveditor.training import common, edits, evaluate, nano, score, transformer, vae
 from liveditor.training.data import SIZES, Scenes, read_video
 
 
@@ -85,7 +85,7 @@ def test_the_vae_begins_as_a_transform_code(library, trained):
     loaded = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(trained / nano.VAE)))
     frames = vae.fit(read_video(host.CLIPS / "bikes.mp4")[:9], (192, 192))
     decoded = loaded.decode(loaded.encode(frames.movedim(1, -1)))[0].movedim(-1, 1)
-    assert common.psnr(decoded, frames) > 24
+    assert score.psnr(decoded, frames) > 24
 
 
 def test_the_host_loads_transformer_and_text_encoder(library, trained):
