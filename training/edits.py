@@ -128,6 +128,25 @@ HELD_OUT = {
     "swap_red_and_blue": ("exchange the colours red and blue", "let red become blue and blue become red", "switch the red and blue colours", "swap the blue channel with the red one"),
 }
 
+LOOKS = {  # what completes any of FORMS
+    "black_and_white": ("black and white", "black-and-white", "grayscale", "greyscale", "monochrome", "colourless", "colorless", "grey", "gray"),
+    "invert": ("negative", "inverted", "color inverted", "colour negative", "photo negative", "inverse"),
+    "sepia": ("sepia", "warm sepia", "sepia toned", "brown vintage", "old brown", "warm brown", "sepia tinted", "vintage"),
+    "night": ("dark blue night", "night time", "moonlit", "night", "moonlit night", "midnight", "dark and blue"),
+    "mirror": ("mirrored", "horizontally flipped", "left-right flipped", "mirror image", "horizontally mirrored", "sideways flipped"),
+    "upside_down": ("upside down", "upside-down", "vertically flipped", "top to bottom flipped", "vertically mirrored"),
+    "red_border": ("red bordered", "red framed", "red edged"),
+    "pixelate": ("pixelated", "blocky", "mosaic", "pixel art", "coarse pixel", "big pixel"),
+    "brighter": ("brighter", "much brighter", "lighter", "bright", "brightened", "well lit"),
+    "swap_red_and_blue": ("red and blue swapped", "blue and red swapped", "red-blue swapped", "red and blue exchanged"),
+}
+FORMS = ("{look}", "make the {thing} {look}", "make this {thing} {look}", "turn the {thing} {look}", "a {look} {thing}", "make it a {look} {thing}", "turn it into a {look} {thing}",
+         "turn this into a {look} {thing}", "I want a {look} {thing}", "convert the {thing} to {look}", "change the {thing} to {look}", "change it to {look}", "make it look {look}",
+         "give it a {look} look", "give the {thing} a {look} look", "a {look} version of the {thing}", "apply a {look} effect to the {thing}", "{look} style", "the {thing} should be {look}")
+THINGS = ("video", "clip", "film", "movie", "picture", "scene", "footage", "image", "shot", "recording", "whole video", "whole film", "entire clip")
+SHARE_OF_FORMS = 30  # percent of instructions
+SPOKEN_FOR = {phrase.lower() for phrases in HELD_OUT.values() for phrase in phrases}
+
 BEFORE = ("", "", "", "", "please ", "can you ", "could you ", "now ", "I want you to ", "just ")
 AFTER = ("", "", "", "", " please", " in this video", " for the whole clip", " everywhere", " from start to end", " in every frame")
 JOIN = (" and ", ", then ", " and then ", ", and also ", " and also ", "; ", ". then ")
@@ -140,11 +159,18 @@ def ask(names, choose):
         names: names of edits, in the order in which they are applied.
         choose: callable that picks one of a sequence, such as `random.choice`.
     """
-    parts = [choose(PHRASES[name]) for name in names]
+    parts = [_phrase(name, choose) for name in names]
     text = parts[0]
     for part in parts[1:]:
         text += choose(JOIN) + part
     return choose(BEFORE) + text + choose(AFTER) + choose(("", "", "."))
+
+
+def _phrase(name, choose):
+    if choose(range(100)) >= SHARE_OF_FORMS:
+        return choose(PHRASES[name])
+    phrase = choose(FORMS).format(look=choose(LOOKS[name]), thing=choose(THINGS))
+    return choose(PHRASES[name]) if phrase.lower() in SPOKEN_FOR else phrase
 
 
 def apply(names, x):

@@ -103,9 +103,8 @@ def main():
     torch.manual_seed(options.seed)
     random.seed(options.seed)
     autoencoder = Autoencoder.load(options.vae).to(device()).eval().requires_grad_(False)
-    editor = Editor(options.dim, options.layers, options.ffn, vocabulary())
-    if options.resume:
-        resume(editor, options.resume)
+    sizes = options.dim, options.layers, options.ffn
+    editor = resume(options.resume, *sizes) if options.resume else Editor(*sizes, vocabulary())
     editor.to(device())
     scenes = Scenes(device(), options.seed + 1, read_video(options.clip, 360), read_pictures(options.pictures))
     pools = [Pool(autoencoder, scenes, max(1, options.pool * 20 // (frames + 3)), frames, size) for frames, size in options.shapes]
@@ -146,12 +145,13 @@ def main():
     save(options.out / TEXT_ENCODER, editor.text.host_weights(), MODEL_METADATA | {"what": "liveditor-nano text encoder: T5, small", CONFIG_KEY: json.dumps(editor.text.config)})
 
 
-def resume(editor, folder):
-    editor.model.load_state_dict({name: value.float() for name, value in load_file(folder / MODEL).items()})
+def resume(folder, dim, layers, ffn):
+    """The editor of a folder, with the vocabulary that it learned."""
     text = load_file(folder / TEXT_ENCODER)
-    if bytes(text.pop("spiece_model").numpy()) != editor.text.pieces:
-        raise SystemExit(f"{folder}: its vocabulary is another one; the phrases have changed since.")
+    editor = Editor(dim, layers, ffn, bytes(text.pop("spiece_model").numpy()))
+    editor.model.load_state_dict({name: value.float() for name, value in load_file(folder / MODEL).items()})
     editor.text.t5.load_state_dict({name: value.float() for name, value in text.items()})
+    return editor
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ The host feeds two frames at a time to save memory. Here the taps of a causal co
 import torch
 import torch.nn.functional as F
 
-DTYPE = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+
+def _dtype(x):
+    return torch.bfloat16 if x.is_cuda else torch.float32
 
 
 def encode(vae, x):
     """Pixels [B, 3, T, H, W], T = 4n + 1, to latents [B, 16, n + 1, H / 8, W / 8] fp32."""
-    x = _causal(vae.encoder.conv1, x.movedim(1, -1).to(DTYPE))
+    x = _causal(vae.encoder.conv1, x.movedim(1, -1).to(_dtype(x)))
     for layer in (*vae.encoder.downsamples, *vae.encoder.middle):
         x = LAYERS[type(layer).__name__](layer, x)
     mean_and_variance = _causal(vae.conv1, _head(vae.encoder.head, x))
@@ -21,7 +23,7 @@ def encode(vae, x):
 
 def decode(vae, z):
     """Latents to pixels; shapes as in `encode`."""
-    x = _causal(vae.decoder.conv1, _causal(vae.conv2, z.movedim(1, -1).to(DTYPE)))
+    x = _causal(vae.decoder.conv1, _causal(vae.conv2, z.movedim(1, -1).to(_dtype(z))))
     for layer in (*vae.decoder.middle, *vae.decoder.upsamples):
         x = LAYERS[type(layer).__name__](layer, x)
     return _head(vae.decoder.head, x).movedim(-1, 1).float()
@@ -30,24 +32,27 @@ def decode(vae, z):
 def _normalise_and_gate(x, gamma):
     """RMS norm and SiLU.  # [rows, C]"""
     x = x.float()
-    return F.silu(F.normalize(x, dim=1) * gamma.shape[0]**0.5 * gamma).to(DTYPE)
+    return F.silu(F.normalize(x, dim=1) * gamma.shape[0]**0.5 * gamma).to(_dtype(x))
 
 
 if torch.cuda.is_available():
     torch._dynamo.config.recompile_limit = 64  # one for every width, with and without gradients
     torch.backends.cudnn.benchmark = True
-    _normalise_and_gate = torch.compile(_normalise_and_gate)  # one pass over x instead of a dozen
+    _normalise_and_gate_at_once = torch.compile(_normalise_and_gate)  # one pass over x instead of a dozen
 
 
 def _activation(norm, x):
     rows = x.reshape(-1, x.shape[-1])
+    if not x.is_cuda:
+        return _normalise_and_gate(rows, norm.gamma.flatten()).view(x.shape)
     torch._dynamo.maybe_mark_dynamic(rows, 0)
-    return _normalise_and_gate(rows, norm.gamma.flatten()).view(x.shape)
+    return _normalise_and_gate_at_once(rows, norm.gamma.flatten()).view(x.shape)
 
 
 def _convolve(x, weight, bias, stride=1, padding=0):
     """[B, T, H, W, C] frame by frame."""
-    y = F.conv2d(x.flatten(0, 1).permute(0, 3, 1, 2), weight.to(DTYPE).contiguous(memory_format=torch.channels_last), bias.to(DTYPE), stride, padding)
+    weight, bias = weight.to(_dtype(x)).contiguous(memory_format=torch.channels_last), bias.to(_dtype(x))
+    y = F.conv2d(x.flatten(0, 1).permute(0, 3, 1, 2), weight, bias, stride, padding)
     return y.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
 
@@ -70,7 +75,7 @@ def _residual_block(block, x):
 
 
 def _attention_block(block, x):
-    y = (F.normalize(x.float(), dim=-1) * block.norm.scale * block.norm.gamma.flatten()).to(DTYPE)
+    y = (F.normalize(x.float(), dim=-1) * block.norm.scale * block.norm.gamma.flatten()).to(_dtype(x))
     y = _convolve(y, block.to_qkv.weight, block.to_qkv.bias)
     q, k, v = (part.flatten(0, 1).flatten(1, 2).unsqueeze(1) for part in y.chunk(3, dim=-1))
     y = F.scaled_dot_product_attention(q, k, v).squeeze(1).view(x.shape)

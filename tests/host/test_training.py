@@ -63,6 +63,8 @@ def test_phrases_are_many_and_those_held_out_are_not_among_them():
         assert len(set(edits.PHRASES[name])) >= 10 and len(edits.HELD_OUT[name]) >= 4
     asked = {phrase for phrases in edits.PHRASES.values() for phrase in phrases}
     assert not asked & {phrase for phrases in edits.HELD_OUT.values() for phrase in phrases}
+    choose = random.Random(0).choice
+    assert not {edits._phrase(name, choose).lower() for name in edits.EDITS for _ in range(3000)} & edits.SPOKEN_FOR
     assert edits.ask(["mirror", "sepia"], random.Random(0).choice) == edits.ask(["mirror", "sepia"], random.Random(0).choice)
 
 
@@ -94,8 +96,7 @@ def test_the_host_loads_transformer_and_text_encoder(library, trained):
     model = comfy.sd.load_diffusion_model(str(path), {"dtype": torch.float32})
     assert isinstance(model.model, LIVEditor)
     clip = load_small_text_encoder(str(trained / nano.TEXT_ENCODER))
-    editor = nano.Editor(128, 2, 256, nano.vocabulary())
-    transformer.resume(editor, trained)
+    editor = transformer.resume(trained, 128, 2, 256)
     text = "Turn it upside-down, bitte"
     ours = editor.text(editor.text.tokens([text]), 512)
     theirs = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
@@ -110,8 +111,7 @@ def test_the_host_loads_transformer_and_text_encoder(library, trained):
 
 def test_a_step_moves_every_weight(trained):
     """Everything the file holds learns; the text encoder too."""
-    editor = nano.Editor(128, 2, 256, nano.vocabulary())
-    transformer.resume(editor, trained)
+    editor = transformer.resume(trained, 128, 2, 256)
     comfy.model_management.in_training = True
     try:
         x = torch.randn(1, 16, 2, 16, 16)
