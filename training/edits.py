@@ -116,16 +116,16 @@ PHRASES = {
 }
 
 HELD_OUT = {
-    "black_and_white": ("turn it into a black and white film", "make the whole video grayscale", "take all the colour out of it", "convert this clip to monochrome"),
-    "invert": ("make it a colour negative", "invert every colour in the video", "give me the negative of this clip", "show all colours as their opposites"),
-    "sepia": ("give the whole video a sepia look", "make it look like an old sepia photo", "apply a warm vintage brown tone", "add a sepia effect to this clip"),
-    "night": ("make it look as if it was night", "change the scene to a dark blue night", "turn it into a night scene", "put it in moonlight at midnight"),
-    "mirror": ("flip the whole clip horizontally", "make it a mirror image of itself", "exchange left and right", "mirror the picture from left to right"),
-    "upside_down": ("flip the whole clip upside down", "turn the scene on its head", "make the picture vertically flipped", "put the bottom at the top"),
-    "red_border": ("surround the video with a red frame", "add a thick red border around the picture", "draw red edges around the clip", "enclose it in a red border"),
-    "pixelate": ("make the whole clip pixelated", "turn the video into a mosaic of big squares", "show everything in large blocks", "give it a blocky pixel look"),
-    "brighter": ("make the whole clip brighter", "raise the brightness of the scene", "the video should be brighter", "lighten up the picture"),
-    "swap_red_and_blue": ("exchange the colours red and blue", "let red become blue and blue become red", "switch the red and blue colours", "swap the blue channel with the red one"),
+    "black_and_white": ("turn it into a black and white film", "make the whole video grayscale", "take all the colour out of it", "convert this clip to monochrome", "show the whole clip in black and white"),
+    "invert": ("make it a colour negative", "invert every colour in the video", "give me the negative of this clip", "show all colours as their opposites", "turn all the colours into their negatives"),
+    "sepia": ("give the whole video a sepia look", "make it look like an old sepia photo", "apply a warm vintage brown tone", "add a sepia effect to this clip", "tint the whole picture with sepia"),
+    "night": ("make it look as if it was night", "change the scene to a dark blue night", "turn it into a night scene", "put it in moonlight at midnight", "make the whole scene look like the middle of the night"),
+    "mirror": ("flip the whole clip horizontally", "make it a mirror image of itself", "exchange left and right", "mirror the picture from left to right", "flip the scene from left to right"),
+    "upside_down": ("flip the whole clip upside down", "turn the scene on its head", "make the picture vertically flipped", "put the bottom at the top", "show the whole video upside down"),
+    "red_border": ("surround the video with a red frame", "add a thick red border around the picture", "draw red edges around the clip", "enclose it in a red border", "put a thick red frame around the clip"),
+    "pixelate": ("make the whole clip pixelated", "turn the video into a mosaic of big squares", "show everything in large blocks", "give it a blocky pixel look", "turn the whole picture into big blocky pixels"),
+    "brighter": ("make the whole clip brighter", "raise the brightness of the scene", "the video should be brighter", "lighten up the picture", "turn the brightness of the clip up"),
+    "swap_red_and_blue": ("exchange the colours red and blue", "let red become blue and blue become red", "switch the red and blue colours", "swap the blue channel with the red one", "make the blue parts red and the red parts blue"),
 }
 
 LOOKS = {  # what completes any of FORMS
@@ -144,7 +144,7 @@ FORMS = ("{look}", "make the {thing} {look}", "make this {thing} {look}", "turn 
          "turn this into a {look} {thing}", "I want a {look} {thing}", "convert the {thing} to {look}", "change the {thing} to {look}", "change it to {look}", "make it look {look}",
          "give it a {look} look", "give the {thing} a {look} look", "a {look} version of the {thing}", "apply a {look} effect to the {thing}", "{look} style", "the {thing} should be {look}")
 THINGS = ("video", "clip", "film", "movie", "picture", "scene", "footage", "image", "shot", "recording", "whole video", "whole film", "entire clip")
-SHARE_OF_FORMS = 30  # percent of instructions
+SHARE_OF_FORMS = 50  # percent of instructions
 SPOKEN_FOR = {phrase.lower() for phrases in HELD_OUT.values() for phrase in phrases}
 
 BEFORE = ("", "", "", "", "please ", "can you ", "could you ", "now ", "I want you to ", "just ")
