@@ -1,5 +1,8 @@
 """The nodes of the pack, category LIVEditor."""
 
+from pathlib import Path
+
+import folder_paths
 from comfy_api.latest import ComfyExtension
 
 from ..liveditor_core import flow_unipc, model_config
@@ -10,10 +13,15 @@ from .load_liveditor import LoadLIVEditor
 from .sparse_attention_settings import SparseAttentionSettings
 
 
+MODELS = Path(__file__).resolve().parents[1] / "models"  # the small model, in the host's own folder names
+
+
 class LIVEditorExtension(ComfyExtension):
     async def on_load(self):
         model_config.register()
         flow_unipc.register()
+        for folder in MODELS.iterdir():
+            folder_paths.add_model_folder_path(folder.name, str(folder))
 
     async def get_node_list(self):
         return [LoadLIVEditor, EncodeSourceVideo, SparseAttentionSettings, LIVEditSampler, DecodeVideo]

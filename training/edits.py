@@ -173,6 +173,13 @@ def _phrase(name, choose):
     return choose(PHRASES[name]) if phrase.lower() in SPOKEN_FOR else phrase
 
 
+def all_sentences(choose):
+    """Every phrase and every form with every look, as (edit, sentence); of THINGS each form gets one."""
+    phrases = [(name, phrase) for name, group in PHRASES.items() for phrase in group]
+    forms = [(name, form.format(look=look, thing=choose(THINGS))) for name, looks in LOOKS.items() for look in looks for form in FORMS]
+    return phrases + [(name, sentence) for name, sentence in forms if sentence.lower() not in SPOKEN_FOR]
+
+
 def apply(names, x):
     for name in names:
         x = EDITS[name](x)

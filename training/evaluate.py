@@ -1,4 +1,4 @@
-"""Measure a trained small model: `python tasks.py python -m training.evaluate FOLDER`; writes a table, CSV and a plot.
+"""Measure a trained small model: `python tasks.py python -m training.evaluate FOLDER`; writes a table, CSV, a plot and a picture.
 
 Everything goes through the pack's own nodes. Clips, crops and phrasings are not those of the training.
 """
@@ -31,7 +31,8 @@ from .nano import MODEL, RECOMMENDED, TEXT_ENCODER, VAE
 # label, SAR, SRR, flat ratio; None is dense attention
 SETTINGS = (("dense", None), ("recommended", RECOMMENDED["ratios"]), ("half of the source", (0.25, 0.5, 0.5)), ("a quarter of the source", (0.25, 0.25, 0.5)),
             ("no dense half", (0.25, 1.0, 0.0)), ("few exact blocks", (0.0625, 1.0, 0.5)), ("released for 14B", (0.0625, 0.125, 0.5)))
-CASES = (("bikes.mp4", 0.0), ("bikes.mp4", 6.0), ("carphone_pristine.mp4", 1.0))
+CASES = (("bikes.mp4", 0.0), ("carphone_pristine.mp4", 1.0))
+SHOWN = ("night", "sepia", "mirror", "pixelate", "invert")
 
 
 class Nano:
@@ -40,12 +41,13 @@ class Nano:
     def __init__(self, folder):
         asyncio.run(LIVEditorExtension().on_load())
         for kind in ("diffusion_models", "text_encoders", "vae"):
-            folder_paths.add_model_folder_path(kind, str(folder), is_default=True)
+            place = folder / kind if (folder / kind).is_dir() else folder
+            folder_paths.add_model_folder_path(kind, str(place), is_default=True)
         self.model, self.clip, self.vae = LoadLIVEditor.execute(MODEL, "default", TEXT_ENCODER, VAE).result
 
-    def source(self, path, start=0.0):
+    def source(self, path, start=0.0, size=RECOMMENDED["size"], frames=RECOMMENDED["frames"]):
         """Encode Source Video's source."""
-        return EncodeSourceVideo.execute(InputImpl.VideoFromFile(str(path)), self.vae, "custom", *RECOMMENDED["size"], "crop", "as the source", start, RECOMMENDED["frames"], 16.0).result[0]
+        return EncodeSourceVideo.execute(InputImpl.VideoFromFile(str(path)), self.vae, "custom", *size, "crop", "as the source", start, frames, 16.0).result[0]
 
     def with_settings(self, ratios):
         """The MODEL with SAR, SRR and flat ratio, or with dense attention."""
@@ -91,10 +93,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, help="folder with the files that the trainings wrote")
     parser.add_argument("--clips", type=Path, default=CLIP.parent, help="folder with bikes.mp4 and carphone_pristine.mp4")
-    parser.add_argument("--out", type=Path, help="folder for nano.csv and nano.png (default: that of the models)")
+    parser.add_argument("--out", type=Path, help="folder for nano.csv, nano_settings.png and nano_frames.jpg (default: that of the models)")
     options = parser.parse_args()
-    rows = measure(Nano(options.models), options.clips)
+    import matplotlib.pyplot  # noqa: F401  (not in the tests' environment; better missed now than after minutes)
+
     out = options.out or options.models
+    out.mkdir(parents=True, exist_ok=True)
+    model = Nano(options.models)
+    draw_frames(model, options.clips / CASES[1][0], CASES[1][1], out / "nano_frames.jpg")
+    rows = measure(model, options.clips)
     with (out / "nano.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
@@ -107,7 +114,26 @@ def main():
     for edit in EDITS:
         decibels, source, recognised = summarise([row for row in rows if row["edit"] == edit], "recommended")
         print(f"| {edit.replace('_', ' ')} | {decibels:.1f} | {source:.1f} | {recognised:.0%} |")
-    plot(rows, out / "nano.png")
+    plot(rows, out / "nano_settings.png")
+
+
+@torch.inference_mode()
+def draw_frames(nano, clip, start, path):
+    """A frame of a clip and of some edits of it, under what was asked."""
+    from PIL import Image, ImageDraw
+
+    source = nano.source(clip, start)
+    middle = source.frames // 2
+    frames = [("the source", fit_frames(source.read_original()[middle:middle + 1], source.width, source.height, "crop")[0])]
+    model = nano.with_settings(RECOMMENDED["ratios"])
+    frames += [(HELD_OUT[edit][0], nano.frames_of(nano.edit(model, source, HELD_OUT[edit][0]), source)[middle]) for edit in SHOWN]
+    width, height, columns, line = source.width, source.height, 3, 16
+    sheet = Image.new("RGB", (columns * (width + 4) - 4, -(-len(frames) // columns) * (height + line)), "white")
+    for i, (text, frame) in enumerate(frames):
+        x, y = i % columns * (width + 4), i // columns * (height + line)
+        ImageDraw.Draw(sheet).text((x + 2, y + 2), text, fill="black")
+        sheet.paste(Image.fromarray((frame * 255).round().byte().numpy()), (x, y + line))
+    sheet.save(path, quality=88)
 
 
 def plot(rows, path):

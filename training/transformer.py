@@ -85,7 +85,6 @@ def main():
     parser.add_argument("--vae", type=Path, required=True, help="file of training.vae")
     parser.add_argument("--out", type=Path, required=True, help="folder for liveditor_nano.safetensors and its text encoder")
     parser.add_argument("--resume", type=Path, help="such a folder to start from")
-    parser.add_argument("--only-text", action="store_true", help="train the text encoder alone and leave the transformer as it is")
     parser.add_argument("--pictures", type=Path, help="folder of photographs to cut textures from")
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
@@ -107,12 +106,11 @@ def main():
     sizes = options.dim, options.layers, options.ffn
     editor = resume(options.resume, *sizes) if options.resume else Editor(*sizes, vocabulary())
     editor.to(device())
-    editor.model.requires_grad_(not options.only_text)
     scenes = Scenes(device(), options.seed + 1, read_video(options.clip, 360), read_pictures(options.pictures))
     pools = [Pool(autoencoder, scenes, max(1, options.pool * 20 // (frames + 3)), frames, size) for frames, size in options.shapes]
 
     average = Average(editor, 0.999)
-    optimiser = adam([{"params": [p for p in editor.parameters() if p.requires_grad and (p.ndim > 1) == decays], "weight_decay": 0.02 if decays else 0.0} for decays in (True, False)], betas=(0.9, 0.98))
+    optimiser = adam([{"params": [p for p in editor.parameters() if (p.ndim > 1) == decays], "weight_decay": 0.02 if decays else 0.0} for decays in (True, False)], betas=(0.9, 0.98))
     print(f"{sum(p.numel() for p in editor.parameters()):,} parameters, pools of " + ", ".join(f"{tuple(p.latents.shape)}" for p in pools), flush=True)
 
     @Replayed
@@ -144,7 +142,11 @@ def main():
     print(f"{clock.step} steps in {clock.elapsed():.0f} s")
     editor.load_state_dict(average.values)
     save(options.out / MODEL, {name: value.half() for name, value in editor.model.state_dict().items()}, MODEL_METADATA)
-    save(options.out / TEXT_ENCODER, editor.text.host_weights(), MODEL_METADATA | {"what": "liveditor-nano text encoder: T5, small", CONFIG_KEY: json.dumps(editor.text.config)})
+    save_text_encoder(options.out, editor.text)
+
+
+def save_text_encoder(folder, text):
+    save(folder / TEXT_ENCODER, text.host_weights(), MODEL_METADATA | {"what": "liveditor-nano text encoder: T5, small", CONFIG_KEY: json.dumps(text.config)})
 
 
 def resume(folder, dim, layers, ffn):

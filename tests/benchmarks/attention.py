@@ -1,6 +1,7 @@
 """Time one self-attention call of the 14B model on this machine's GPU: dense kernels, and sparse attention on top of them.
 
-Every number of one table comes from one run. Refuses to time a backend whose results are wrong.
+Every number of one table comes from one run. Refuses to time a backend whose results are wrong. Before that, on any device: how far
+sparse attention is from dense attention on what the small model's layers really compute.
 """
 
 import argparse
@@ -30,6 +31,27 @@ from liveditor.liveditor_core.config import SparseAttentionConfig  # noqa: E402
 from liveditor.liveditor_core.token_layout import TokenLayout  # noqa: E402
 
 DEVICE = torch.device("cuda")
+ACCURACY_SETTINGS = ((0.0625, 0.125, 0.5), (0.0625, 0.25, 0.5), (0.125, 0.5, 0.5), (0.25, 1.0, 0.0), (0.25, 1.0, 0.5), (0.25, 1.0, 0.75))  # SAR, SRR, flat ratio
+
+
+def relative_error(case, **settings):
+    """|sparse - dense| / |dense| of one call's output, in fp32."""
+    def attend(config):
+        return method.in_context_sparse_attention(case.q, case.k, case.v, case.gate, layout=case.layout, config=config, dense_attention=torch.nn.functional.scaled_dot_product_attention)
+    dense = attend(SparseAttentionConfig(backend="dense"))
+    return ((attend(SparseAttentionConfig(**settings, backend="pytorch")) - dense).norm() / dense.norm()).item()
+
+
+def show_accuracy():
+    """A row per recorded layer of the small model, and one for random numbers of the same shape."""
+    print("relative error of sparse against dense attention, recorded q, k, v of the small model, fp32 reference; SAR, SRR, flat ratio:")
+    print("| | " + " | ".join(", ".join(f"{x:g}" for x in s) for s in ACCURACY_SETTINGS) + " |\n|" + "---|" * (len(ACCURACY_SETTINGS) + 1))
+    cases = {name.replace("step", "step ").replace(".layer", ", layer "): backend_checks.Case.recorded(name, torch.float32, "cpu") for name in backend_checks.ACTIVATION_NAMES}
+    like = next(iter(cases.values()))
+    cases["random"] = backend_checks.Case((like.layout.target, like.layout.source, *like.q.shape[:2], like.q.shape[3]), torch.float32, "cpu")
+    for name, case in cases.items():
+        errors = (relative_error(case, exact_kv_ratio=sar, source_keep_ratio=srr, dense_query_ratio=flat) for sar, srr, flat in ACCURACY_SETTINGS)
+        print(f"| {name} | " + " | ".join(f"{error:.3f}" for error in errors) + " |", flush=True)
 
 
 def inputs(tokens, heads, dim):
@@ -143,8 +165,12 @@ def main():
                         help="SAR,SRR,flat ratio; all but the first only at the longest, with the first backend and dense kernel")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--parts", action="store_true", help="print the time of every operation")
+    parser.add_argument("--accuracy", action="store_true", help="only the table of errors, which needs no GPU")
     parser.add_argument("--csv", type=Path, help="write every number there")
     options = parser.parse_args()
+    show_accuracy()
+    if options.accuracy:
+        return
     check_gpu()
     options.backends = options.backends or [n for n in ("triton", "tilelang") if unavailable_reason(n, DEVICE) is None]
     print(f"tests/benchmarks/attention.py {' '.join(sys.argv[1:])}\n{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, {packages()}, "

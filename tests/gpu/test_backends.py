@@ -8,7 +8,7 @@ import importlib
 import backend_checks
 import pytest
 import torch
-from backend_checks import SHAPES, Case
+from backend_checks import ACTIVATION_NAMES, SHAPES, Case
 
 from liveditor.kernels import BackendUnavailable
 from liveditor.kernels.dispatch import MODULES, choose_backend, unavailable_reason
@@ -37,6 +37,19 @@ def test_triton_can_run():
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_operation(name, shape, dtype):
     backend_checks.check_all(backend(name), Case(shape, dtype, DEVICE), tolerance=2e-3 if dtype == torch.float16 else 1e-2)
+
+
+@pytest.mark.parametrize("activations", ACTIVATION_NAMES)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_on_what_the_small_model_computes(name, activations):
+    """Every operation, and the whole method under several settings against the reference in fp32."""
+    case = Case.recorded(activations, torch.bfloat16, DEVICE)
+    backend_checks.check_all(backend(name), case, tolerance=1e-2)
+    for ratios in ((0.25, 1.0, 0.5), (0.0625, 0.125, 0.5), (0.25, 0.5, 0.0)):
+        ours, expected = (in_context_sparse_attention(*(x.to(dtype) for x in (case.q, case.k, case.v)), case.gate, layout=case.layout, config=SparseAttentionConfig(*ratios, backend=chosen),
+                                                      dense_attention=torch.nn.functional.scaled_dot_product_attention)
+                          for chosen, dtype in ((name, torch.bfloat16), ("pytorch", torch.float32)))
+        backend_checks.close(ours, expected, 1e-2)
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -14,7 +14,7 @@ import comfy.utils
 from liveditor.liveditor_core.checkpoint import check_liveditor
 from liveditor.liveditor_core.model_config import LIVEditor
 from liveditor.liveditor_core.text_encoder import load_small_text_encoder
-from liveditor.training import common, edits, evaluate, nano, score, transformer, vae
+from liveditor.training import activations, common, edits, evaluate, nano, score, transformer, vae, words
 from liveditor.training.data import SIZES, Scenes, read_video
 
 
@@ -28,8 +28,8 @@ def trained(tmp_path_factory):
     return folder
 
 
-def main(module, options):
-    words = [str(word) for name, value in options.items() for word in (name, *(value if isinstance(value, list) else [value]))]
+def main(module, options, *arguments):
+    words = [*map(str, arguments)] + [str(word) for name, value in options.items() for word in (name, *(value if isinstance(value, list) else [value]))]
     before = sys.argv
     sys.argv = [module.__name__, *words]
     try:
@@ -107,6 +107,23 @@ def test_the_host_loads_transformer_and_text_encoder(library, trained):
     velocity = editor(x, torch.tensor([0.5]), x, editor.text.tokens([text]), config)
     expected = model.model.diffusion_model(x, torch.tensor([500.0]), ours, liveditor_source=x, transformer_options={nano.OPTIONS_KEY: config.to_options()})
     torch.testing.assert_close(expected, velocity, atol=1e-4, rtol=1e-4)
+
+
+def test_words_change_the_text_encoder_alone(trained, tmp_path, capsys):
+    main(words, {"--out": tmp_path, "--dim": 128, "--layers": 2, "--ffn": 256, "--pool": 1, "--batch": 96, "--steps": 2, "--minutes": 1}, trained)
+    assert f"of {len(edits.all_sentences(random.choice))} sentences" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == [nano.TEXT_ENCODER]
+    before, after = (comfy.utils.load_torch_file(str(folder / nano.TEXT_ENCODER)) for folder in (trained, tmp_path))
+    assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_activations_are_those_that_the_tests_use(tmp_path):
+    """Recorded again from the weights that ship, they are those of the fixture, up to another machine's rounding."""
+    main(activations, {}, host.PACK / "models", tmp_path / "again.safetensors")
+    again, kept = (comfy.utils.load_torch_file(str(path)) for path in (tmp_path / "again.safetensors", host.PACK / "tests" / "activations" / "nano.safetensors"))
+    assert again.keys() == kept.keys()
+    for name, x in kept.items():
+        assert (again[name].float() - x.float()).norm() <= 0.05 * x.float().norm(), name
 
 
 def test_a_step_moves_every_weight(trained):

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import av
 import host
-import tiny_models
 
 sys.path.append(str(host.PACK))
 from training import score  # noqa: E402
 
-WORKFLOW = host.PACK / "workflows" / "liveditor_edit.json"
+WORKFLOW, SMALL_MODEL_WORKFLOW = (host.PACK / "workflows" / f"liveditor_{name}.json" for name in ("edit", "demo"))
 MODEL_OPTIONS = {"checkpoint": "diffusion_models", "text_encoder": "text_encoders", "vae": "vae"}
-DEMO = {"width": 224, "height": 96, "steps": 8, "max_frames": 0, "fps": "as the source", "original_size": True}
 
 
 def parse_arguments():
@@ -26,7 +24,7 @@ def parse_arguments():
     parser.add_argument("--prompt", help="what to change (default: the workflow's)")
     parser.add_argument("--output", type=Path, help="where to put the edited mp4 (default: ComfyUI's output folder)")
     for name, folder in MODEL_OPTIONS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help=f"safetensors file of your own (default: a tiny random model; put into {folder})")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help=f"safetensors file of your own, put into {folder} (default: the small model that ships with the pack)")
     parser.add_argument("--size", help='"auto 540p", "auto 480p" or WIDTHxHEIGHT')
     parser.add_argument("--fps", choices=("16 (as trained)", "as the source"))
     parser.add_argument("--steps", type=int)
@@ -62,13 +60,14 @@ def fill_in(prompt, options, own_models):
         return host.nodes_of(prompt, class_type)[0]["inputs"]
 
     inputs("LoadVideo")["file"] = place(options.input, "input")
-    names = {name: place(getattr(options, name), f"models/{folder}") for name, folder in MODEL_OPTIONS.items()} if own_models else {
-        "checkpoint": tiny_models.TRANSFORMER, "text_encoder": tiny_models.TEXT_ENCODER, "vae": tiny_models.VAE}
-    inputs("LoadLIVEditor").update(names)
+    if own_models:
+        inputs("LoadLIVEditor").update({name: place(getattr(options, name), f"models/{folder}") for name, folder in MODEL_OPTIONS.items()})
+    else:  # before and after are put next to each other below, for every model and length
+        host.remove(prompt, "CreateVideo")
     if options.prompt:
         prompt[inputs("LIVEditSampler")["positive"][0]]["inputs"]["text"] = options.prompt
 
-    chosen = {} if own_models else dict(DEMO, size="custom")
+    chosen = {}
     if options.size:
         width, _, height = options.size.partition("x")
         chosen |= {"size": "custom", "width": int(width), "height": int(height)} if height.isdigit() else {"size": options.size}
@@ -79,6 +78,20 @@ def fill_in(prompt, options, own_models):
     return prompt
 
 
+def report(result, options, prompt, own_models):
+    """Put the source beside the edit; with the small model, whose edits can be computed exactly, say how good it is."""
+    edited, fps = score.read_video(result)
+    edited = edited.float() / 255
+    source = score.source_frames(options.input, edited, fps)
+    both = result.with_stem(result.stem.rstrip("_") + "_before_after")
+    score.write_side_by_side(both, source, edited, fps)
+    if not own_models:
+        found = score.score(edited, source, score.asked_edit(prompt))
+        print(f"score:  {found.decibels:.1f} dB PSNR to the exact edit ({found.edit.replace('_', ' ')}), of the unedited source {found.source_decibels:.1f} dB; "
+              f"most like: {found.nearest.replace('_', ' ')}")
+    print(f"both:   {both}")
+
+
 def describe(path):
     with av.open(str(path)) as container:
         video = container.streams.video[0]
@@ -87,23 +100,11 @@ def describe(path):
         return f"{video.width}x{video.height}, {frames} frames at {float(Fraction(video.average_rate)):g} fps, {sound}"
 
 
-def put_side_by_side(source, result):
-    """Write the source and its edit next to each other, beside the edit; the path of that video."""
-    edited, fps = score.read_video(result)
-    edited = edited.float() / 255
-    path = result.with_stem(result.stem.rstrip("_") + "_before_after")
-    score.write_side_by_side(path, score.source_frames(source, edited, fps), edited, fps)
-    return path
-
-
 def main():
     options, own_models = parse_arguments()
-    tiny_models.make_in_subprocess()
+    workflow = WORKFLOW if own_models else SMALL_MODEL_WORKFLOW
     with host.Server() as server:
-        prompt = fill_in(server.client.to_api(json.loads(WORKFLOW.read_text(encoding="utf-8"))), options, own_models)
-        if not own_models:
-            print("No checkpoint was given: this uses a tiny transformer, VAE and text encoder with RANDOM weights, made on the spot. Everything "
-                  "runs as with the real model, but the picture is noise. Give --checkpoint, --text-encoder and --vae for a real edit.")
+        prompt = fill_in(server.client.to_api(json.loads(workflow.read_text(encoding="utf-8"))), options, own_models)
         print(f"input:  {options.input} ({describe(options.input)})", flush=True)
         titles = {"EncodeSourceVideo": "encoding the source", "LIVEditSampler": "sampling", "DecodeVideo": "decoding"}
 
@@ -121,10 +122,11 @@ def main():
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         result = Path(shutil.copy(result, options.output))
-    print(f"prompt: {prompt[host.nodes_of(prompt, 'LIVEditSampler')[0]['inputs']['positive'][0]]['inputs']['text']}")
+    text = prompt[host.nodes_of(prompt, "LIVEditSampler")[0]["inputs"]["positive"][0]]["inputs"]["text"]
+    print(f"prompt: {text}")
     print(f"time:   {time.monotonic() - started:.0f} s")
+    report(result, options, text, own_models)
     print(f"edited: {result} ({describe(result)})")
-    print(f"both:   {put_side_by_side(options.input, result)}")
 
 
 if __name__ == "__main__":

@@ -150,6 +150,15 @@ def set_inputs(prompt, class_type, **values):
     prompt[key_of(prompt, class_type)]["inputs"].update(values)
 
 
+def remove(prompt, class_type):
+    """Take the nodes of a class, and what hangs on them, out of a prompt."""
+    gone = {key for key, node in prompt.items() if node["class_type"] == class_type}
+    while more := {key for key, node in prompt.items() if key not in gone and any(isinstance(v, list) and v[0] in gone for v in node["inputs"].values())}:
+        gone |= more
+    for key in gone:
+        del prompt[key]
+
+
 def saved_file(outputs, base=RUN):
     """Path of the video that a Save Video node wrote, in the server's base folder."""
     for output in outputs.values():

@@ -1,6 +1,9 @@
 """One check per operation: a backend's module against the plain reference, on the shapes where tails matter."""
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file
 
 from liveditor.kernels import reference
 from liveditor.liveditor_core.block_selection import select_blocks, take_blocks
@@ -19,18 +22,32 @@ SHAPES = [
 CONFIG = SparseAttentionConfig(exact_kv_ratio=0.3, source_keep_ratio=0.5, dense_query_ratio=0.4)
 
 
+ACTIVATIONS = load_file(Path(__file__).resolve().parents[1] / "activations" / "nano.safetensors")  # by training/activations.py
+ACTIVATION_NAMES = sorted({name.rpartition(".")[0] for name in ACTIVATIONS})
+
+
 class Case:
     """Inputs of every operation for one shape, chosen blocks included, from the reference."""
 
     def __init__(self, shape, dtype, device, seed=0):
         target, source, batch, heads, dim = shape
-        self.layout = TokenLayout(target, source)
-        n = self.layout.tokens
+        n = target + source
         generator = torch.Generator().manual_seed(seed)
         level = torch.randn(3, batch, -(-n // 64), heads, dim, generator=generator).repeat_interleave(64, dim=2)[:, :, :n]
         x = (level + torch.randn(3, batch, n, heads, dim, generator=generator)).to(device, dtype)
+        self._fill(x, (0.5 * (torch.rand(batch, n, generator=generator) - 0.5)).to(device), target)
+
+    @classmethod
+    def recorded(cls, name, dtype, device):
+        """Of the small model at work: `name` is one of ACTIVATION_NAMES."""
+        case = cls.__new__(cls)
+        x = torch.stack([ACTIVATIONS[f"{name}.{part}"] for part in "qkv"]).to(device, dtype)
+        case._fill(x, ACTIVATIONS[f"{name}.gate"].to(device), x.shape[2] // 2)
+        return case
+
+    def _fill(self, x, gate, target):
         self.q, self.k, self.v = x.transpose(2, 3)  # [B, N, H, D] seen as [B, H, N, D], as ComfyUI hands them
-        self.gate = (0.5 * (torch.rand(batch, n, generator=generator) - 0.5)).to(device)
+        self.gate, self.layout = gate, TokenLayout(target, x.shape[2] - target)
         self.cut = {"target": target, "block_size": 64}
         self.means = [reference.block_means(t, **self.cut) for t in (self.q, self.k, self.v)]
         self.chosen, self.residual = select_blocks(*self.means, layout=self.layout, config=CONFIG, kernels=reference)

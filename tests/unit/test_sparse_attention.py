@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from backend_checks import ACTIVATION_NAMES, Case
 from independent_attention import in_context_sparse_attention as expected_attention
 
 from liveditor.liveditor_core.config import SparseAttentionConfig
@@ -64,6 +65,14 @@ def test_against_an_independent_reference(target, source, settings):
     out = run(q, k, v, gate, target, **settings)
     assert not q.is_contiguous() and out.shape == q.shape
     torch.testing.assert_close(out.double(), expected_attention(q, k, v, gate, target, **settings), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("name", ACTIVATION_NAMES)
+def test_on_what_the_small_model_computes(name, settings):
+    case = Case.recorded(name, torch.float32, "cpu")
+    out = run(case.q, case.k, case.v, case.gate, case.layout.target, **settings)
+    torch.testing.assert_close(out.double(), expected_attention(case.q, case.k, case.v, case.gate, case.layout.target, **settings), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)

@@ -1,0 +1,155 @@
+"""The small model that ships with the pack: what it edits, on clips and in words that it never saw, through a real server.
+
+The first four thresholds are those that were asked of the model before it was trained.
+"""
+
+import copy
+import json
+import statistics
+from fractions import Fraction
+
+import av
+import host
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from liveditor.training import nano, score
+from liveditor.training.edits import EDITS, HELD_OUT
+
+ROUND_TRIP = 26.0  # dB PSNR, mean over the parts
+EDIT = 20.0        # dB PSNR to the exact edit, mean over clips and edits
+GAIN = 6.0         # dB above the unedited source, mean
+RECOGNISED = 0.9   # share of edits that no other exact edit is nearer to
+
+SIZE, FRAMES = nano.RECOMMENDED["size"], nano.RECOMMENDED["frames"]
+CLIPS = ("bikes.mp4", 0.0), ("carphone_pristine.mp4", 1.0)  # and where in them, in seconds
+PARTS = [("bikes.mp4", frame) for frame in (0, 80, 160)] + [("carphone_pristine.mp4", frame) for frame in (0, 80)]
+WORKFLOW = json.loads((host.PACK / "workflows" / "liveditor_demo.json").read_text(encoding="utf-8"))
+
+
+def frames_of(client, prompt, output):
+    """Run a prompt and get an IMAGE of it without loss.  # [T, H, W, 3]"""
+    prompt = prompt | {"save": {"class_type": "SaveImage", "inputs": {"images": output, "filename_prefix": "nano"}}}
+    files = [host.RUN / image["type"] / image["subfolder"] / image["filename"] for image in client.run(prompt)["save"]["images"]]
+    return torch.from_numpy(np.stack([next(av.open(str(file)).decode(video=0)).to_ndarray(format="rgb24") for file in files])).float() / 255
+
+
+class Demo:
+    """The demo workflow, with the frames of the edit as its only output."""
+
+    def __init__(self, client):
+        self.client, self.prompt = client, client.to_api(WORKFLOW)
+        for class_type in ("CreateVideo", "SaveVideo"):
+            host.remove(self.prompt, class_type)
+
+    def edit(self, clip, start, text, grey_source=False, sampler=None, **settings):
+        """An edit, [T, H, W, 3]."""
+        prompt = copy.deepcopy(self.prompt)
+        host.set_inputs(prompt, "LoadVideo", file=clip)
+        host.set_inputs(prompt, "EncodeSourceVideo", start=start)
+        host.set_inputs(prompt, "SparseAttentionSettings", **settings)
+        host.set_inputs(prompt, "LIVEditSampler", **sampler or {})
+        prompt[prompt[host.key_of(prompt, "LIVEditSampler")]["inputs"]["positive"][0]]["inputs"]["text"] = text
+        if grey_source:
+            prompt["grey"] = {"class_type": "EmptyImage", "inputs": {"width": SIZE[0], "height": SIZE[1], "batch_size": FRAMES, "color": 0x808080}}
+            host.set_inputs(prompt, "EncodeSourceVideo", video=["grey", 0], start=0)
+        return frames_of(self.client, prompt, [host.key_of(prompt, "DecodeVideo"), 1])
+
+    def score(self, clip, start, name, text, **options):
+        edited = self.edit(clip, start, text, **options)
+        with av.open(str(host.CLIPS / clip)) as container:
+            rate = Fraction(container.streams.video[0].average_rate)
+        return score.score(edited, score.source_frames(host.CLIPS / clip, edited, rate, start), name)
+
+
+@pytest.fixture(scope="module")
+def demo(server):
+    return Demo(server.client)
+
+
+@pytest.fixture(scope="module")
+def scores(demo):
+    """Every edit on every clip, in words that were never trained on."""
+    return [demo.score(*clip, name, HELD_OUT[name][-1]) for clip in CLIPS for name in EDITS]
+
+
+def test_stock_nodes_encode_and_decode(client):
+    """Load VAE, VAE Encode and VAE Decode give clips back."""
+    reached = {}
+    for clip, first in PARTS:
+        prompt = {
+            "video": {"class_type": "LoadVideo", "inputs": {"file": clip}},
+            "parts": {"class_type": "GetVideoComponents", "inputs": {"video": ["video", 0]}},
+            "batch": {"class_type": "ImageFromBatch", "inputs": {"image": ["parts", 0], "batch_index": first, "length": FRAMES}},
+            "scale": {"class_type": "ImageScale", "inputs": {"image": ["batch", 0], "upscale_method": "bicubic", "width": SIZE[0], "height": SIZE[1], "crop": "center"}},
+            "vae": {"class_type": "VAELoader", "inputs": {"vae_name": nano.VAE}},
+            "encode": {"class_type": "VAEEncode", "inputs": {"pixels": ["scale", 0], "vae": ["vae", 0]}},
+            "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["encode", 0], "vae": ["vae", 0]}}}
+        source, out = frames_of(client, prompt, ["scale", 0]), frames_of(client, prompt, ["decode", 0])
+        assert out.shape == source.shape == (FRAMES, SIZE[1], SIZE[0], 3)
+        reached[clip, first] = score.psnr(out, source)
+    assert statistics.mean(reached.values()) >= ROUND_TRIP, reached
+
+
+def test_edits_are_near_the_exact_ones(scores):
+    table = "\n".join(f"{s.edit}: {s.decibels:.1f} dB, source {s.source_decibels:.1f}, most like {s.nearest}" for s in scores)
+    reached = statistics.mean(s.decibels for s in scores)
+    gain = reached - statistics.mean(s.source_decibels for s in scores)
+    assert reached >= EDIT and gain >= GAIN, f"{reached:.2f} dB, {gain:.2f} above the source\n{table}"
+
+
+def test_edits_are_recognised(scores):
+    assert statistics.mean(s.recognised for s in scores) >= RECOGNISED, [(s.edit, s.nearest) for s in scores]
+
+
+def test_all_held_out_words_are_understood(demo):
+    """Two steps of a small, short clip are enough to tell the edits apart."""
+    clip, start = CLIPS[1]
+    host.set_inputs(demo.prompt, "EncodeSourceVideo", width=128, height=96, max_frames=5)
+    try:
+        wrong = [(text, found.nearest) for name, texts in HELD_OUT.items() for text in texts
+                 if not (found := demo.score(clip, start, name, text, sampler={"steps": 2})).recognised]
+    finally:
+        host.set_inputs(demo.prompt, "EncodeSourceVideo", width=SIZE[0], height=SIZE[1], max_frames=FRAMES)
+    assert len(wrong) <= (1 - RECOGNISED) * sum(map(len, HELD_OUT.values())), wrong
+
+
+def test_no_seed_collapses(demo):
+    found = [demo.score(*CLIPS[0], "night", HELD_OUT["night"][-1], sampler={"seed": seed}) for seed in range(5)]
+    assert min(s.decibels for s in found) >= EDIT and max(s.decibels for s in found) - min(s.decibels for s in found) <= 3.0, found
+
+
+@pytest.mark.parametrize("name", ["invert", "mirror"])
+def test_without_its_source_it_cannot_edit(demo, scores, name):
+    with_source = next(s for s in scores if s.edit == name)
+    without = demo.score(*CLIPS[0], name, HELD_OUT[name][-1], grey_source=True)
+    assert without.decibels <= with_source.decibels - 8.0, (with_source, without)
+
+
+@pytest.mark.parametrize("name", ["sepia", "mirror", "pixelate"])
+def test_sparse_is_about_as_good_as_dense(demo, scores, name):
+    """The sparse half is trained with, so it costs little at the recommended settings, and something with hardly any source."""
+    sparse = next(s for s in scores if s.edit == name)
+    dense = demo.score(*CLIPS[0], name, HELD_OUT[name][-1], backend="dense")
+    assert abs(dense.decibels - sparse.decibels) <= 1.5, (dense, sparse)
+
+
+def test_the_demo_workflow_says_what_the_files_recommend():
+    def values(node_type):
+        return next(node["widgets_values"] for node in WORKFLOW["nodes"] if node["type"] == node_type)
+
+    with safe_open(host.PACK / "models" / "diffusion_models" / nano.MODEL, "pt") as file:
+        recommended = json.loads(file.metadata()["recommended"])
+    assert recommended == nano.RECOMMENDED
+    assert values("EncodeSourceVideo")[:3] == ["custom", *SIZE] and values("EncodeSourceVideo")[6] == FRAMES
+    assert values("SparseAttentionSettings")[:3] == recommended["ratios"]
+    assert values("LIVEditSampler")[2:] == [recommended[name] for name in ("steps", "cfg", "shift")]
+    assert score.asked_edit(values("CLIPTextEncode")[0])
+
+
+def test_it_fits_into_the_repository():
+    files = list((host.PACK / "models").glob("*/*.safetensors"))
+    assert {file.name for file in files} == {nano.MODEL, nano.TEXT_ENCODER, nano.VAE}
+    assert sum(file.stat().st_size for file in files) <= 25_000_000
