@@ -25,7 +25,7 @@ def test_workflow_validates(client, path, tmp_path):
     # The models that the workflow names are not on this machine; everything else must be right.
     for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
         for entry in info.get(node["type"], {"input": {"required": {}}})["input"]["required"].values():
-            options = entry[0] if isinstance(entry[0], list) else entry[1].get("options")
+            options = entry[0] if isinstance(entry[0], list) else dict(*entry[1:]).get("options")
             if options is not None:
                 options.extend(model["name"] for model in node["properties"].get("models", []))
     (tmp_path / "object_info.json").write_text(json.dumps(info))

@@ -1,6 +1,7 @@
 """The training code: a few steps of each part, and that what it writes is what the nodes read."""
 
 import random
+import shutil
 import sys
 
 import host
@@ -110,10 +111,15 @@ def test_the_host_loads_transformer_and_text_encoder(library, trained):
 
 
 def test_words_change_the_text_encoder_alone(trained, tmp_path, capsys):
-    main(words, {"--out": tmp_path, "--dim": 128, "--layers": 2, "--ffn": 256, "--pool": 1, "--batch": 96, "--steps": 2, "--minutes": 1}, trained)
+    models, out = tmp_path / "models", tmp_path / "out"
+    shutil.copytree(trained, models)
+    weights = comfy.utils.load_torch_file(str(models / nano.MODEL))
+    weights["head.head.weight"] = torch.randn_like(weights["head.head.weight"])  # untrained, it answers all words with nothing
+    common.save(models / nano.MODEL, weights)
+    main(words, {"--out": out, "--dim": 128, "--layers": 2, "--ffn": 256, "--pool": 1, "--batch": 96, "--steps": 2, "--minutes": 1, "--learning-rate": 0.1}, models)
     assert f"of {len(edits.all_sentences(random.choice))} sentences" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == [nano.TEXT_ENCODER]
-    before, after = (comfy.utils.load_torch_file(str(folder / nano.TEXT_ENCODER)) for folder in (trained, tmp_path))
+    assert [path.name for path in out.iterdir()] == [nano.TEXT_ENCODER]
+    before, after = (comfy.utils.load_torch_file(str(folder / nano.TEXT_ENCODER)) for folder in (trained, out))
     assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
 
 
