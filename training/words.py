@@ -89,7 +89,7 @@ def main():
     for step in clock:
         if step % MINE_EVERY == 0:
             hard = misread()
-        loss = errors(draw(options.batch // 2) + random.sample(hard, options.batch - options.batch // 2), shifted(torch.rand(options.batch, device=device()), 6.0)).mean()
+        loss = errors(draw(options.batch // 2) + random.choices(hard, k=options.batch - options.batch // 2), shifted(torch.rand(options.batch, device=device()), 6.0)).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(editor.text.parameters(), 1.0)

@@ -117,7 +117,8 @@ def test_all_held_out_words_are_understood(demo):
 
 
 def test_no_seed_collapses(demo):
-    found = [demo.score(*CLIPS[0], "night", HELD_OUT["night"][-1], sampler={"seed": seed}) for seed in range(5)]
+    """Of an edit that a flat picture is far from."""
+    found = [demo.score(*CLIPS[0], "invert", HELD_OUT["invert"][-1], sampler={"seed": seed}) for seed in range(5)]
     assert min(s.decibels for s in found) >= EDIT and max(s.decibels for s in found) - min(s.decibels for s in found) <= 3.0, found
 
 
@@ -130,7 +131,7 @@ def test_without_its_source_it_cannot_edit(demo, scores, name):
 
 @pytest.mark.parametrize("name", ["sepia", "mirror", "pixelate"])
 def test_sparse_is_about_as_good_as_dense(demo, scores, name):
-    """The sparse half is trained with, so it costs little at the recommended settings, and something with hardly any source."""
+    """The model was trained with sparse attention, so that costs little at the recommended settings."""
     sparse = next(s for s in scores if s.edit == name)
     dense = demo.score(*CLIPS[0], name, HELD_OUT[name][-1], backend="dense")
     assert abs(dense.decibels - sparse.decibels) <= 1.5, (dense, sparse)
