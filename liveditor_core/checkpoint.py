@@ -4,9 +4,11 @@ Run in the pack's folder: `python -m liveditor_core.checkpoint convert IN OUT`, 
 """
 
 import argparse
+import functools
 import json
 import os
 import re
+import shutil
 import struct
 
 import safetensors
@@ -23,6 +25,8 @@ WEIGHT_TYPES = ("bf16", "fp8_e4m3fn_scaled")
 # Few numbers, much effect: the gates, the embeddings of both streams and the modulation keep the precision they came in.
 HIGH_PRECISION = re.compile(r"alpha_[12]|patch_embedding|modulation|" + SOURCE_EMBEDDING)
 QUANTISED = re.compile(r"blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.[qkvo]|ffn\.[02])\.weight$")
+
+ELEMENTS_AT_ONCE = 1 << 20  # what the converter holds in memory, however large a weight is
 
 _LINEAR = ("weight", "bias")
 MODEL_KEYS = (
@@ -101,7 +105,7 @@ def check_liveditor(path) -> dict:
 def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, progress=True) -> None:
     """Write a published or converted LIVEditor checkpoint as safetensors that ComfyUI's loaders read.
 
-    Weights are read, cast and written one at a time; the file appears under its name only when it is whole.
+    Weights are read, cast and written a million numbers at a time; the file appears under its name only when it is whole.
 
     Args:
         source: the published PyTorch pickle, or a safetensors file.
@@ -111,7 +115,8 @@ def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, 
         progress: show a progress bar.
 
     Raises:
-        CheckpointError: not a LIVEditor checkpoint, weights missing, unreadable, or a pickle that holds code (which is not run).
+        CheckpointError: not a LIVEditor checkpoint, weights missing, unreadable, or a pickle that holds code (which is not run);
+            or the disk is full.
     """
     if weight_type not in WEIGHT_TYPES:
         raise CheckpointError(f"weight type must be one of {', '.join(WEIGHT_TYPES)}, got {weight_type}.")
@@ -123,30 +128,39 @@ def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, 
     quantised = [key for key in sorted(tensors) if weight_type != "bf16" and QUANTISED.fullmatch(key)]
     layers = {key.removesuffix(".weight"): {"format": "float8_e4m3fn"} for key in quantised}
     metadata = {"format": "pt", "liveditor": f"LIVEditor, {weight_type}"}
+    dtypes, shapes = {}, {}
+    for key in tensors:
+        tensor = tensors[key]
+        dtypes[key], shapes[key] = tensor.dtype, tensor.shape
     if layers:
         metadata["_quantization_metadata"] = json.dumps({"format_version": "1.0", "layers": layers})
 
-    entries = []  # (key, dtype, shape, function that gives the tensors of this entry)
+    entries = []  # (key, dtype, shape, function that gives the numbers piece by piece)
     for key in sorted(tensors):
-        tensor = tensors[key]
         if key in quantised:
-            entries.append((key, torch.float8_e4m3fn, tensor.shape))
-            entries.append((f"{key}_scale", torch.float32, ()))
+            scale = functools.cache(lambda key=key: fp8_scale(tensors[key]))
+            entries.append((key, torch.float8_e4m3fn, shapes[key], lambda key=key, scale=scale: (to_fp8(piece, scale()) for piece in _pieces(tensors[key]))))
+            entries.append((f"{key}_scale", torch.float32, (), lambda scale=scale: [torch.tensor(scale())]))
         else:
-            keep = HIGH_PRECISION.search(key) or not tensor.is_floating_point()
-            entries.append((key, tensor.dtype if keep else torch.bfloat16, tensor.shape))
+            entries.append((key, dtypes[key] if HIGH_PRECISION.search(key) or not dtypes[key].is_floating_point else torch.bfloat16, shapes[key],
+                            lambda key=key: _pieces(tensors[key])))
 
-    def values():
-        for key in sorted(tensors):
-            if key in quantised:
-                weight = tensors[key].float()
-                scale = (weight.abs().amax() / torch.finfo(torch.float8_e4m3fn).max).clamp_min(1e-12)
-                yield (weight / scale).to(torch.float8_e4m3fn)
-                yield scale
-            else:
-                yield tensors[key]
+    _write_safetensors(destination, entries, metadata, progress)
 
-    _write_safetensors(destination, entries, values(), metadata, progress)
+
+def fp8_scale(weight):
+    """What a weight is divided by so that its largest number becomes fp8's largest."""
+    largest = max(max(abs(x.item()) for x in piece.aminmax()) for piece in _pieces(weight))
+    return max(largest / torch.finfo(torch.float8_e4m3fn).max, 1e-12)
+
+
+def to_fp8(weight, scale):
+    """A weight as ComfyUI's scaled fp8 keeps it: `weight_scale` times the fp8 numbers gives it back."""
+    return (weight.float() / scale).to(torch.float8_e4m3fn)
+
+
+def _pieces(tensor):
+    return tensor.reshape(-1).split(ELEMENTS_AT_ONCE)
 
 
 def download(folder, *, repository=HUB_REPOSITORY, file=HUB_FILE) -> str:
@@ -228,27 +242,33 @@ class _Renamed(dict):
         return self._tensors[super().__getitem__(key)]
 
 
-def _write_safetensors(path, entries, values, metadata, progress):
+def _write_safetensors(path, entries, metadata, progress):
     """Stream tensors into a safetensors file (its own writer wants them all at once), then rename it into place."""
     header, offset = {"__metadata__": metadata}, 0
-    for key, dtype, shape in entries:
+    for key, dtype, shape, _ in entries:
         size = torch.Size(shape).numel() * dtype.itemsize
         header[key] = {"dtype": SAFETENSORS_NAMES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    partial = f"{path}.partial"
+    name, partial = os.path.basename(path), f"{path}.partial"
+    free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
+    if free < offset:
+        raise CheckpointError(f"{name}: needs {offset / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free there. Free some or write it to another disk.")
     try:
-        with open(partial, "wb") as file, tqdm(total=offset, unit="B", unit_scale=True, desc=os.path.basename(path), disable=not progress) as bar:
+        with open(partial, "wb") as file, tqdm(total=offset, unit="B", unit_scale=True, desc=name, disable=not progress) as bar:
             file.write(struct.pack("<Q", len(text)) + text)
-            for (_, dtype, _), value in zip(entries, values, strict=True):
-                data = value.detach().to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy()
-                file.write(data)
-                bar.update(data.nbytes)
+            for _, dtype, _, pieces in entries:
+                for piece in pieces():
+                    data = piece.detach().to(dtype).reshape(-1).view(torch.uint8).numpy()
+                    file.write(data)
+                    bar.update(data.nbytes)
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(partial):
             os.remove(partial)
+        if isinstance(error, OSError):
+            raise CheckpointError(f"{name}: could not be written ({error.strerror or error}); the part that was is removed. It needs {offset / 1e9:.1f} GB of disk.") from error
         raise
 
 

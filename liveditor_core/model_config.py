@@ -3,19 +3,20 @@
 Registered once, before Wan's own T2V, so that every stock loader finds it.
 """
 
-import math
-
 import torch
 
 import comfy.conds
 import comfy.context_windows
 import comfy.model_base
+import comfy.model_management
 import comfy.supported_models
 
+from .sparse_attention import GATHERED_AT_ONCE
 from .wan_model import LIVEditorModel
 
 SOURCE_KEY = "liveditor_source"
 SOURCE_EMBEDDING = "source_video_embedding_more_memory.weight"
+WORKSPACES = 160 << 20  # bytes: matrix products, text, rounding of the allocator
 # In the published checkpoint, read by no one: the released model computes with self_attn.alpha_1 alone.
 UNUSED_WEIGHTS = ("self_attn.alpha_2.weight", "cross_attn.alpha_1.weight", "cross_attn.alpha_2.weight")
 
@@ -26,7 +27,6 @@ class LIVEditor(comfy.model_base.WAN21):
     def __init__(self, model_config, device=None):
         super(comfy.model_base.WAN21, self).__init__(model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=LIVEditorModel)
         self.image_to_video = False
-        self.memory_usage_factor_conds = (SOURCE_KEY,)
 
     def extra_conds(self, **kwargs):
         out = super().extra_conds(**kwargs)
@@ -48,9 +48,23 @@ class LIVEditor(comfy.model_base.WAN21):
                              f"{_size(source)} against {_size(noise)}. Sample the latent that Encode Source Video gives out.")
         return source
 
-    def extra_conds_shapes(self, **kwargs):
-        source = kwargs.get(SOURCE_KEY)
-        return {} if source is None else {SOURCE_KEY: [1, 1, math.prod(source.shape[2:])]}
+    def memory_required(self, input_shape, cond_shapes={}):
+        """Bytes that one call needs beside the weights, for the host to decide what stays on the GPU.
+
+        The most is needed in the middle of a self-attention: the fp32 residual stream, q, k and v, and either what the dense
+        half gathers or the scores between block means. The source is always there and as large as the latent.
+
+        Args:
+            input_shape: [B, 16, T, H, W].
+        """
+        batch, _, frames, height, width = input_shape
+        model = self.diffusion_model
+        tokens = 2 * frames * -(-height // model.patch_size[1]) * -(-width // model.patch_size[2])
+        size = comfy.model_management.dtype_size(self.get_dtype_inference())
+        stream, one = tokens * model.dim * 4, tokens * model.dim * size
+        scores = 1.3 * 4 * model.num_heads * (tokens / 64) ** 2
+        rotations = tokens * model.dim // model.num_heads * 2 * 4
+        return batch * (stream + 3 * one + max(GATHERED_AT_ONCE * one, scores)) + rotations + WORKSPACES
 
     def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=[]):
         if cond_key == SOURCE_KEY:

@@ -5,6 +5,7 @@ sharpest query blocks attend densely to the target and those, and all other quer
 and to the rest through their means. What the block means alone would have answered is added back through a gate.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -49,13 +50,20 @@ def compute_left(*, layout: TokenLayout, config: SparseAttentionConfig, device, 
     return 1.0 if plan.dense_everywhere else config.dense_fraction(layout)
 
 
-def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: SparseAttentionConfig, dense_attention):
+# What the dense half gathers at once, in sizes of q: the heads are taken in groups of equal work. At the released settings
+# that is two groups of twenty heads.
+GATHERED_AT_ONCE = 1.1
+SMALLEST_GROUP = 1 << 28  # bytes, below which groups save nothing worth a launch
+
+
+def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: SparseAttentionConfig, dense_attention, out=None):
     """Self-attention over target and source tokens.
 
     Args:
         q, k, v: [B, H, N, D], N = layout.tokens; any strides.
         gate: [B, N] fp32, weight of the pooled residual per token.
         dense_attention: callable (q, k, v) -> out on [B, H, tokens, D], the fastest dense attention at hand.
+        out: where to write, of q's shape and dtype; q itself will do, since a block of queries is read before its answer is written.
 
     Returns:
         [B, H, N, D], dtype of q.
@@ -76,13 +84,16 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
 
     # 1. Block means of q, k, v.
     q_mean, k_mean, v_mean = (kernels.block_means(x, **cut) for x in (q, k, v))
-    out = torch.empty_like(q)
+    out = torch.empty_like(q) if out is None else out
 
     if plan.dense_everywhere:
         residual = pooled_residual(q_mean, k_mean, v_mean, layout=layout)
         blocks = torch.arange(layout.num_blocks, dtype=torch.int32, device=q.device).expand(*q.shape[:2], -1).contiguous()
-        kernels.write_query_blocks(dense_attention(q, k, v).flatten(0, 1), head_index=_all_heads(q), query_blocks=blocks,
-                                   residual=residual, gate=gate, out=out, block_size=layout.block_size)
+        every_head = _all_heads(q).view(q.shape[:2])
+        for part in _in_groups(q.shape[1], q, tokens=2 * layout.tokens * q.shape[0]):
+            answer = dense_attention(q[:, part], k[:, part], v[:, part]).flatten(0, 1)
+            kernels.write_query_blocks(answer, head_index=every_head[:, part].flatten(), query_blocks=blocks, residual=residual, gate=gate, out=out,
+                                       block_size=layout.block_size)
         return out
 
     # 2. Attention between the means chooses the blocks, and its own answer is the pooled residual.
@@ -100,17 +111,31 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
 
     # 4. The dense half: its query blocks against every token of the KV set.
     if chosen.dense_blocks.shape[-1] > 0:
-        for head_index, length in groups():
-            rows = kernels.gather_query_blocks(q, head_index=head_index, query_blocks=chosen.dense_blocks, block_size=layout.block_size)
-            keys, values = (kernels.gather_kv_set(x, head_index=head_index, source_blocks=source_blocks, length=length, **cut) for x in (k, v))
-            rows = dense_attention(rows.unsqueeze(0), keys.unsqueeze(0), values.unsqueeze(0)).squeeze(0)
-            kernels.write_query_blocks(rows, head_index=head_index, query_blocks=chosen.dense_blocks, **add)
+        for same_length, length in groups():
+            for part in _in_groups(len(same_length), q, tokens=chosen.dense_blocks.shape[-1] * layout.block_size + length):
+                head_index = same_length[part]
+                rows = kernels.gather_query_blocks(q, head_index=head_index, query_blocks=chosen.dense_blocks, block_size=layout.block_size)
+                keys, values = (kernels.gather_kv_set(x, head_index=head_index, source_blocks=source_blocks, length=length, **cut) for x in (k, v))
+                rows = dense_attention(rows.unsqueeze(0), keys.unsqueeze(0), values.unsqueeze(0)).squeeze(0)
+                kernels.write_query_blocks(rows, head_index=head_index, query_blocks=chosen.dense_blocks, **add)
     return out
 
 
 def _all_heads(x):
     """Every head of every batch item.  # [B * H] int32"""
     return torch.arange(x.shape[0] * x.shape[1], dtype=torch.int32, device=x.device)
+
+
+def _in_groups(heads, q, *, tokens):
+    """Slices of equally many heads, whose queries and answers, keys and values stay below what may lie gathered at once.
+
+    Args:
+        tokens: queries and keys of one head.
+    """
+    needed = 2 * tokens * heads * q.shape[-1] * q.element_size()
+    groups = min(heads, math.ceil(needed / max(SMALLEST_GROUP, GATHERED_AT_ONCE * q.numel() * q.element_size())))
+    size = math.ceil(heads / max(1, groups))
+    return [slice(first, first + size) for first in range(0, heads, size)]
 
 
 def _heads_by_length(source_blocks, layout: TokenLayout):

@@ -7,11 +7,11 @@ import torch
 
 import comfy.ldm.common_dit
 import comfy.model_management
-from comfy.ldm.flux.math import apply_rope1
+import comfy.ops
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
-from comfy.ldm.wan.model import WanAttentionBlock, WanModel, WanSelfAttention, repeat_e, sinusoidal_embedding_1d
+from comfy.ldm.wan.model import WanAttentionBlock, WanModel, WanSelfAttention, WanT2VCrossAttention, repeat_e, sinusoidal_embedding_1d
 
-from ..kernels import available_dense_attention, dense_attention
+from ..kernels import available_dense_attention, dense_attention, token_ops
 from .config import SparseAttentionConfig
 from .run_report import timed
 from .sparse_attention import in_context_sparse_attention
@@ -21,6 +21,10 @@ try:  # newer hosts record allocations into a graph, which launches of foreign k
     from comfy.model_prefetch import pause_malloc_graph
 except ImportError:
     pause_malloc_graph = contextlib.nullcontext
+
+# What follows the self-attention is done for so many tokens at a time: the feed-forward layer widens each of them 2.7 times.
+# Fewer would have layers that the host keeps off the GPU copied there more often than their products hide.
+TOKENS_AT_ONCE = 32_768
 
 
 def dense_half(transformer_options, device, dtype):
@@ -35,6 +39,21 @@ def dense_half(transformer_options, device, dtype):
             return optimized_attention(q, k, v, heads=q.shape[1], skip_reshape=True, skip_output_reshape=True, transformer_options=transformer_options)
         return "an override" if "optimized_attention_override" in transformer_options else getattr(optimized_attention, "__name__", "the host's"), attend
     return available_dense_attention(device)[0], dense_attention
+
+
+@contextlib.contextmanager
+def _affine(norm, device):
+    """Weight and bias of a norm in fp32 on a device, by the host's own way there: offloaded, patched or quantised alike."""
+    weight, bias, stream = comfy.ops.cast_bias_weight(norm, dtype=torch.float32, device=device, bias_dtype=torch.float32, offloadable=True)
+    try:
+        yield weight, bias
+    finally:
+        comfy.ops.uncast_bias_weight(norm, weight, bias, stream)
+
+
+def _rotated(x, norm, freqs):
+    with _affine(norm, x.device) as (weight, _):
+        return token_ops.normalise_and_rotate(x, weight=weight, rotations=freqs, eps=norm.eps)
 
 
 def _cast_weights_to_input(module):
@@ -56,34 +75,47 @@ class LIVEditorSelfAttention(WanSelfAttention):
         """Attend.
 
         Args:
-            x: [B, N, C] modulated input in the compute dtype.
+            x: [B, N, C] modulated input in the compute dtype; or a list that holds nothing else, which is emptied, so that
+                its memory is free again during attention.
             freqs: [1, N, 1, D / 2, 2, 2] fp32 rotations.
             layout: TokenLayout of the N tokens.
 
         Returns:
             [B, N, C].
         """
-        b, n = x.shape[:2]
-        heads = (b, n, self.num_heads, self.head_dim)
+        x = x.pop() if isinstance(x, list) else x
         gate = 0.5 * (torch.sigmoid(self.alpha_1(x).squeeze(-1).float()) - 0.5)
-        q = apply_rope1(self.norm_q(self.q(x)).view(heads), freqs)
-        k = apply_rope1(self.norm_k(self.k(x)).view(heads), freqs)
-        v = self.v(x).view(heads)
+        q, k = _rotated(self.q(x), self.norm_q, freqs), _rotated(self.k(x), self.norm_k, freqs)
+        v = self.v(x).view(q.shape)
+        del x
 
-        x = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), gate, layout, transformer_options)
-        x = x.transpose(1, 2).reshape(b, n, -1)
-        for patch in transformer_options.get("patches", {}).get("attn1_patch", []):
+        patches = transformer_options.get("patches", {}).get("attn1_patch", [])
+        x = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), gate, layout, transformer_options, keep_q=bool(patches)).transpose(1, 2).flatten(2)
+        for patch in patches:
             x = patch({"x": x, "q": q, "k": k, "transformer_options": transformer_options})
+        del q, k, v
         return self.o(x)
 
 
+class LIVEditorCrossAttention(WanT2VCrossAttention):
+    """The host's attention to the text, on the dense attention that the self-attention uses."""
+
+    def forward(self, x, context, transformer_options={}, **kwargs):
+        if torch.compiler.is_compiling() or torch.is_grad_enabled():
+            return super().forward(x, context, transformer_options=transformer_options, **kwargs)
+        q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(context)), self.v(context)
+        _, attend = dense_half(transformer_options, q.device, q.dtype)
+        q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))
+        return self.o(attend(q, k, v).transpose(1, 2).flatten(2))
+
+
 @torch.compiler.disable
-def _attend(q, k, v, gate, layout, transformer_options):
+def _attend(q, k, v, gate, layout, transformer_options, keep_q):
     """Outside compiled graphs: they drop guards on transformer_options, so a changed setting would not reach them."""
     config = SparseAttentionConfig.from_options(transformer_options)
     _, dense = dense_half(transformer_options, q.device, q.dtype)
     with pause_malloc_graph(), torch.cuda.device_of(q), timed(transformer_options, q, layout, config):
-        return in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=dense)
+        return in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=dense, out=None if keep_q else q)
 
 
 class LIVEditorBlock(WanAttentionBlock):
@@ -92,9 +124,10 @@ class LIVEditorBlock(WanAttentionBlock):
     def __init__(self, cross_attn_type, dim, ffn_dim, num_heads, window_size=(-1, -1), qk_norm=True, cross_attn_norm=False, eps=1e-6, operation_settings={}):
         super().__init__(cross_attn_type, dim, ffn_dim, num_heads, window_size, qk_norm, cross_attn_norm, eps, operation_settings=operation_settings)
         self.self_attn = LIVEditorSelfAttention(dim, num_heads, window_size, qk_norm, eps, operation_settings=operation_settings)
+        self.cross_attn = LIVEditorCrossAttention(dim, num_heads, (-1, -1), qk_norm, eps, operation_settings=operation_settings)
         self.modulation = torch.nn.Parameter(torch.empty(1, 6, dim, device=operation_settings["device"], dtype=torch.float32))
 
-    def forward(self, x, e, freqs, context, layout, transformer_options={}):
+    def forward(self, x, e, freqs, context, layout, transformer_options={}, in_place=False, needed=None):
         """Update the residual stream.
 
         Args:
@@ -102,20 +135,40 @@ class LIVEditorBlock(WanAttentionBlock):
             e: [B, 1, 6, C] fp32 time modulation.
             freqs, layout: as in the self-attention.
             context: [B, 512, C] text in the compute dtype.
+            in_place: the result may be written over x.
+            needed: how many tokens the caller will read, all if None; only they are given back.
 
         Returns:
-            [B, N, C] fp32.
+            [B, needed, C] fp32.
         """
         dtype = context.dtype
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = (
             repeat_e(m, x) for m in (comfy.model_management.cast_to(self.modulation, torch.float32, x.device).unsqueeze(0) + e).unbind(2))
-        y = torch.addcmul(shift_1, self.norm1(x), 1 + scale_1).to(dtype)
-        x = torch.addcmul(x, self.self_attn(y, freqs, layout=layout, transformer_options=transformer_options), gate_1)
-        x = x + self.cross_attn(self.norm3(x).to(dtype), context, transformer_options=transformer_options)
-        for patch in transformer_options.get("patches", {}).get("attn2_patch", []):
+        y = [token_ops.add_and_normalise(x, scale=1 + scale_1, shift=shift_1, eps=self.eps, dtype=dtype)[1]]
+        update = self.self_attn(y if in_place else y[0], freqs, layout=layout, transformer_options=transformer_options)[:, :needed]
+        x = x[:, :needed]
+        del y
+
+        if not in_place:
+            return self._after_self_attention(x, update, gate_1, scale_2, shift_2, gate_2, context, transformer_options, in_place=False)
+        for part, its_update in zip(x.split(TOKENS_AT_ONCE, dim=1), update.split(TOKENS_AT_ONCE, dim=1)):
+            self._after_self_attention(part, its_update, gate_1, scale_2, shift_2, gate_2, context, transformer_options, in_place=True)
+        return x
+
+    def _after_self_attention(self, x, update, gate_1, scale_2, shift_2, gate_2, context, transformer_options, in_place):
+        """All that concerns each token alone: the update by the self-attention, attention to the text, the feed-forward layer."""
+        dtype = context.dtype
+        with _affine(self.norm3, x.device) as (scale, shift):
+            x, y = token_ops.add_and_normalise(x, update, gate=gate_1, scale=scale.view(1, 1, -1), shift=shift.view(1, 1, -1), eps=self.norm3.eps, dtype=dtype, in_place=in_place)
+        update = self.cross_attn(y, context, transformer_options=transformer_options)
+        patches = transformer_options.get("patches", {}).get("attn2_patch", [])
+        if patches:
+            x, update = token_ops.add(x, update, in_place=in_place), None
+        for patch in patches:
             x = patch({"x": x, "transformer_options": transformer_options})
-        y = torch.addcmul(shift_2, self.norm2(x), 1 + scale_2).to(dtype)
-        return torch.addcmul(x, self.ffn(y), gate_2)
+        x, y = token_ops.add_and_normalise(x, update, scale=1 + scale_2, shift=shift_2, eps=self.eps, dtype=dtype, in_place=in_place)
+        del update
+        return token_ops.add(x, self.ffn(y), gate=gate_2, in_place=in_place)
 
 
 class LIVEditorModel(WanModel):
@@ -126,11 +179,9 @@ class LIVEditorModel(WanModel):
                          wan_attn_block_class=LIVEditorBlock, **config)
         self.source_video_embedding_more_memory = operations.Conv3d(
             in_dim, dim, kernel_size=patch_size, stride=patch_size, device=device, dtype=torch.float32)
-        for module in (self.patch_embedding, self.source_video_embedding_more_memory, self.head.head, *self._fp32_inputs()):
+        for module in (self.patch_embedding, self.source_video_embedding_more_memory, self.head.head,
+                       self.time_embedding[0], self.time_embedding[2], self.time_projection[1]):
             _cast_weights_to_input(module)
-
-    def _fp32_inputs(self):
-        return [self.time_embedding[0], self.time_embedding[2], self.time_projection[1], *(block.norm3 for block in self.blocks)]
 
     def _forward(self, x, timestep, context, clip_fea=None, time_dim_concat=None, transformer_options={}, liveditor_source=None, **kwargs):
         t, h, w = x.shape[2:]
@@ -160,19 +211,23 @@ class LIVEditorModel(WanModel):
         x, source = x.flatten(2).transpose(1, 2), source.flatten(2).transpose(1, 2)
         layout = TokenLayout(target=x.shape[1], source=source.shape[1])
         x = torch.cat([x, source], dim=1)
+        del source
 
         e = self.time_embedding(sinusoidal_embedding_1d(self.freq_dim, t.floor().flatten()))
         e = e.reshape(t.shape[0], -1, e.shape[-1])
         e0 = self.time_projection(e).unflatten(2, (6, self.dim))
         context = self.text_embedding(context)
 
-        check_finite = _is_first_step(transformer_options)
-        if check_finite:
+        first_step = _is_first_step(transformer_options)
+        if first_step:
             self._warn_of_replaced_attention()
+        sums = []
         patches = transformer_options.get("patches", {})
         blocks_replace = transformer_options.get("patches_replace", {}).get("dit", {})
         transformer_options["total_blocks"] = len(self.blocks)
         transformer_options["block_type"] = "double"
+        # Other packs may keep what a block was given, and graphs are compiled and trained without overwriting.
+        private = not (patches or blocks_replace or self._replaced_attention() or torch.compiler.is_compiling() or torch.is_grad_enabled())
         for i, block in enumerate(self.blocks):
             transformer_options["block_index"] = i
             if ("double_block", i) in blocks_replace:
@@ -182,20 +237,33 @@ class LIVEditorModel(WanModel):
                 x = blocks_replace["double_block", i]({"img": x, "txt": context, "vec": e0, "pe": freqs, "transformer_options": transformer_options},
                                                       {"original_block": block_wrap})["img"]
             else:
-                x = block(x, e=e0, freqs=freqs, context=context, layout=layout, transformer_options=transformer_options)
+                needed = layout.target if private and block is self.blocks[-1] else None
+                x = block(x, e=e0, freqs=freqs, context=context, layout=layout, transformer_options=transformer_options, in_place=private, needed=needed)
             for patch in patches.get("double_block", []):
                 x = patch({"img": x, "x": x_input, "vec": e, "block_index": i, "img_offset": 0, "transformer_options": transformer_options})["img"]
-            if check_finite and not torch.isfinite(x).all():
-                raise ValueError(f"LIVEditor: the first step gave NaN or infinity in block {i} of {len(self.blocks)}. The checkpoint is damaged "
-                                 "or its weight type too coarse; convert it again, or load it with weight type bf16.")
+            if first_step:
+                sums.append(x.sum())
+        if first_step:
+            _refuse_nan(sums)
 
         x = self.head(x[:, :layout.target], e)
         return self.unpatchify(x, grid_sizes)
 
+    def _replaced_attention(self):
+        """Indices of the blocks whose self-attention another node has replaced."""
+        return [i for i, block in enumerate(self.blocks) if "forward" in vars(block.self_attn)]
+
     def _warn_of_replaced_attention(self):
-        replaced = [i for i, block in enumerate(self.blocks) if "forward" in vars(block.self_attn)]
-        if replaced:
+        if replaced := self._replaced_attention():
             logging.warning(f"LIVEditor: another node replaced the self-attention of {len(replaced)} blocks, so SAR, SRR and flat ratio have no effect there.")
+
+
+def _refuse_nan(sums):
+    """Say where NaN began. A sum over all of a block's answer is NaN or infinite if any number in it is."""
+    broken = torch.stack(sums).isfinite().logical_not().nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(f"LIVEditor: the first step gave NaN or infinity in block {broken[0]} of {len(sums)}. The checkpoint is damaged "
+                         "or its weight type too coarse; convert it again, or load it with weight type bf16.")
 
 
 def _is_first_step(transformer_options):

@@ -24,35 +24,38 @@ def make_in_subprocess():
     subprocess.run([sys.executable, "-s", __file__, str(models)], check=True)
 
 
-def transformer():
+def transformer(dim=DIM, ffn=FFN, layers=LAYERS, device="cpu"):
     """A random LIVEditor transformer with every key of the published checkpoint, bf16."""
     import torch
 
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
 
     def random(*shape, scale=None):
         fan_in = torch.Size(shape[1:]).numel()
-        return (torch.randn(shape, generator=generator) * (scale or fan_in**-0.5)).bfloat16()
+        return (torch.randn(shape, generator=generator, device=device) * (scale or fan_in**-0.5)).bfloat16()
+
+    def ones():
+        return torch.ones(dim, device=device).bfloat16()
 
     def linear(name, outputs, inputs):
         return {f"{name}.weight": random(outputs, inputs), f"{name}.bias": random(outputs, scale=0.02)}
 
-    weights = {"head.modulation": random(1, 2, DIM, scale=0.05)}
+    weights = {"head.modulation": random(1, 2, dim, scale=0.05)}
     for name in ("patch_embedding", "source_video_embedding_more_memory"):
-        weights |= {f"{name}.weight": random(DIM, 16, 1, 2, 2), f"{name}.bias": random(DIM, scale=0.02)}
-    weights |= linear("text_embedding.0", DIM, 4096) | linear("text_embedding.2", DIM, DIM)
-    weights |= linear("time_embedding.0", DIM, 256) | linear("time_embedding.2", DIM, DIM) | linear("time_projection.1", 6 * DIM, DIM)
-    weights |= linear("head.head", 64, DIM)
-    for i in range(LAYERS):
-        block = {"modulation": random(1, 6, DIM, scale=0.05), "norm3.weight": torch.ones(DIM).bfloat16(), "norm3.bias": random(DIM, scale=0.02)}
-        block |= linear("ffn.0", FFN, DIM) | linear("ffn.2", DIM, FFN)
+        weights |= {f"{name}.weight": random(dim, 16, 1, 2, 2), f"{name}.bias": random(dim, scale=0.02)}
+    weights |= linear("text_embedding.0", dim, 4096) | linear("text_embedding.2", dim, dim)
+    weights |= linear("time_embedding.0", dim, 256) | linear("time_embedding.2", dim, dim) | linear("time_projection.1", 6 * dim, dim)
+    weights |= linear("head.head", 64, dim)
+    for i in range(layers):
+        block = {"modulation": random(1, 6, dim, scale=0.05), "norm3.weight": ones(), "norm3.bias": random(dim, scale=0.02)}
+        block |= linear("ffn.0", ffn, dim) | linear("ffn.2", dim, ffn)
         for attention in ("self_attn", "cross_attn"):
             for name in "qkvo":
-                block |= linear(f"{attention}.{name}", DIM, DIM)
+                block |= linear(f"{attention}.{name}", dim, dim)
             for name in ("norm_q", "norm_k"):
-                block[f"{attention}.{name}.weight"] = torch.ones(DIM).bfloat16()
+                block[f"{attention}.{name}.weight"] = ones()
             for name in ("alpha_1", "alpha_2"):
-                block[f"{attention}.{name}.weight"] = random(1, DIM)
+                block[f"{attention}.{name}.weight"] = random(1, dim)
         weights |= {f"blocks.{i}.{key}": value for key, value in block.items()}
     return weights
 

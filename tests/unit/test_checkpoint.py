@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny_models
@@ -145,10 +148,73 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(weights, tmp_path, monke
         return read(self, key)
 
     monkeypatch.setattr(checkpoint._SafetensorsFile, "__getitem__", fail_later)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CheckpointError, match="out.safetensors: could not be written .disk full.; the part that was is removed. It needs 0.0 GB"):
         convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
     assert (tmp_path / "out.safetensors").read_bytes() == b"the old file"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.safetensors", "out.safetensors"]
+
+
+IN_A_PROCESS = """
+import sys, threading, types
+package = types.ModuleType("liveditor")
+package.__path__ = [sys.argv[1]]
+sys.modules["liveditor"] = package
+from liveditor.liveditor_core.checkpoint import main
+
+def private():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
+
+before = peak = private()
+done = threading.Event()
+def watch():
+    global peak
+    while not done.wait(0.001):
+        peak = max(peak, private())
+thread = threading.Thread(target=watch)
+thread.start()
+try:
+    main(["convert", *sys.argv[2:]])
+finally:
+    done.set()
+    thread.join()
+    print(peak - before)
+"""
+
+
+def convert_in_a_process(*arguments, **options):
+    return subprocess.run([sys.executable, "-c", IN_A_PROCESS, str(Path(checkpoint.__file__).parents[1]), *map(str, arguments)], capture_output=True, text=True, **options)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize("weight_type", checkpoint.WEIGHT_TYPES)
+def test_memory_does_not_grow_with_the_file(tmp_path, weight_type):
+    """At most 1.3 times the largest weight, of which the pickle holds many."""
+    dim, ffn, peaks = 1024, 16384, []
+    for layers in (1, 4):
+        torch.save(tiny_models.transformer(dim, ffn, layers), tmp_path / "in.bin")
+        done = convert_in_a_process(tmp_path / "in.bin", tmp_path / "out.safetensors", "--weight-type", weight_type)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout))
+    assert max(peaks) <= 1.3 * dim * ffn * 2, peaks
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_write_that_fails_midway(weights, tmp_path):
+    """A file that may grow no further, as on a full disk."""
+    import resource
+
+    torch.save(weights, tmp_path / "in.bin")
+    done = convert_in_a_process(tmp_path / "in.bin", tmp_path / "out.safetensors", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
+    assert done.returncode == 1 and "out.safetensors: could not be written (File too large); the part that was is removed" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["in.bin"]
+
+
+def test_too_little_disk_is_said_before_anything_is_written(weights, tmp_path, monkeypatch):
+    save_file(weights, tmp_path / "in.safetensors")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2_000_000}))
+    with pytest.raises(CheckpointError, match=r"out.safetensors: needs 0.0 GB of disk, 0.0 GB are free there. Free some or write it to another disk."):
+        convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.safetensors"]
 
 
 def test_command_line(weights, tmp_path, capsys):

@@ -49,7 +49,7 @@ def violations(path, source):
         allowed = {".liveditor_core"}
     if path.name == "dense.py":
         allowed |= {"flash_attn", "flash_attn_interface"}
-    own_backend = {path.stem.removesuffix("_backend")} & OPTIONAL if folder == "kernels" else set()
+    own_backend = {path.stem.split("_")[0]} & OPTIONAL if folder == "kernels" else set()
     for name, module_level in imports(path, tree):
         if name not in allowed | own_backend and name not in sys.stdlib_module_names:
             yield f"imports {name}"

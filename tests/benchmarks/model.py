@@ -1,0 +1,169 @@
+"""Time one call of the whole 14B model in ComfyUI's own hands, and its memory: needs an NVIDIA GPU and ComfyUI.
+
+    python tasks.py python tests/benchmarks/model.py --sizes 960x544x81 --csv model.csv
+
+The weights are random, in the published layout; nothing else is. Everything of one table comes from one run. `peak` is what a
+call needs above the weights, `estimate` what ComfyUI is told beforehand.
+"""
+
+import argparse
+import csv
+import statistics
+import sys
+import time
+import types
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "support"))
+import comfy_library  # noqa: E402,F401
+import tiny_models  # noqa: E402
+
+import comfy.model_management  # noqa: E402
+import comfy.sd  # noqa: E402
+
+if "liveditor" not in sys.modules:
+    package = types.ModuleType("liveditor")
+    package.__path__ = [str(ROOT)]
+    sys.modules["liveditor"] = package
+from liveditor.liveditor_core import model_config, wan_model  # noqa: E402
+from liveditor.liveditor_core.checkpoint import QUANTISED, fp8_scale, to_fp8  # noqa: E402
+from liveditor.liveditor_core.config import OPTIONS_KEY, SparseAttentionConfig  # noqa: E402
+
+GIB = 2**30
+DEVICE = torch.device("cuda")
+SPARSE, DENSE = SparseAttentionConfig(), SparseAttentionConfig(backend="dense")
+
+
+def load(weights, weight_type, dim, ffn, layers, foreign=False):
+    """A MODEL of ComfyUI from random weights; `foreign` leaves out what makes it LIVEditor, so that it is the host's own Wan."""
+    state = tiny_models.transformer(dim, ffn, layers, device="cuda") if weights is None else weights
+    if foreign:
+        state = {key: value for key, value in state.items() if "alpha_" not in key and "source_video" not in key}
+    if weight_type == "fp8":
+        for key in [key for key in state if QUANTISED.fullmatch(key)]:
+            scale = fp8_scale(state[key])
+            state[key], state[f"{key}_scale"] = to_fp8(state[key], scale), torch.tensor(scale)
+            state[key.removesuffix("weight") + "comfy_quant"] = torch.frombuffer(bytearray(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8).clone()
+    return comfy.sd.load_diffusion_model_state_dict(state, {"dtype": torch.bfloat16} if weight_type == "bf16" else {})
+
+
+class Shape:
+    """Inputs of one call: latents of a clip and a text."""
+
+    def __init__(self, size):
+        self.name = size
+        width, height, frames = map(int, size.split("x"))
+        shape = 1, 16, (frames - 1) // 4 + 1, height // 8, width // 8
+        generator = torch.Generator(DEVICE).manual_seed(1)
+        self.latent, self.source = (torch.randn(shape, device=DEVICE, generator=generator) for _ in range(2))
+        self.text = torch.randn(1, 512, 4096, device=DEVICE, generator=generator)
+        self.tokens = 2 * shape[2] * (shape[3] // 2) * (shape[4] // 2)
+
+    def call(self, model, config=SPARSE, foreign=False, source=True, options=None):
+        """What the sampler does for one conditioning."""
+        options = {**(options or {}), OPTIONS_KEY: config.to_options()}
+        sources = ({"context_latents": [self.source]} if source else {}) if foreign else {model_config.SOURCE_KEY: self.source}
+        return model.apply_model(self.latent, torch.full((1,), 0.8, device=DEVICE), c_crossattn=self.text, transformer_options=options, **sources)
+
+
+def measure(name, shape, patcher, repeats, **how):
+    """Median seconds of a call, its peak above what was there before, in GiB, and the estimate."""
+    model = patcher.model
+    comfy.model_management.load_models_gpu([patcher], memory_required=model.memory_required(shape.latent.shape))
+    shape.call(model, **how)
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        shape.call(model, **how)
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    peak = (torch.cuda.max_memory_allocated() - before) / GIB
+    row = {"what": name, "size": shape.name, "tokens": shape.tokens, "seconds": round(statistics.median(seconds), 3), "peak GiB": round(peak, 2),
+           "estimate GiB": round(model.memory_required(shape.latent.shape) / GIB, 2), "GPU": torch.cuda.get_device_name()}
+    print(f"{name:28} {shape.name:>12} {shape.tokens:7,} tokens {row['seconds']:7.3f} s  peak {row['peak GiB']:5.2f}  estimate {row['estimate GiB']:5.2f} GiB", flush=True)
+    return row
+
+
+def profile(shape, model):
+    """Where one call's time goes: kernels by their share."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        shape.call(model)
+        torch.cuda.synchronize()
+    events = sorted(profiler.key_averages(), key=lambda event: -event.device_time_total)
+    total = sum(event.self_device_time_total for event in events)
+    print(f"kernels of one call, {total / 1e6:.3f} s:")
+    for event in events[:26]:
+        print(f"  {event.self_device_time_total / total:6.1%} {event.self_device_time_total / 1e3:9.1f} ms {event.count:6} x {event.key[:110]}")
+
+
+def compiled(shape, patcher, rows, repeats):
+    """torch.compile through ComfyUI's own node: as fast, and right after the settings change."""
+    from comfy_extras.nodes_torch_compile import TorchCompileModel
+
+    import comfy.patcher_extension
+
+    model = patcher.model
+    (node,) = TorchCompileModel.execute(patcher, "inductor").args
+    (wrapper,) = node.get_all_wrappers(comfy.patcher_extension.WrappersMP.APPLY_MODEL)
+    options = {"wrappers": {comfy.patcher_extension.WrappersMP.APPLY_MODEL: {"compile": [wrapper]}}}
+    started = time.perf_counter()
+    shape.call(model, options=options)
+    torch.cuda.synchronize()
+    print(f"first compiled call: {time.perf_counter() - started:.1f} s")
+    rows.append(measure("sparse, compiled", shape, patcher, repeats, options=options))
+    for config in (SPARSE, SparseAttentionConfig(0.125, 0.25, 0.25), SparseAttentionConfig(0.03, 0.5, 0.75), DENSE):
+        eager, ours = shape.call(model, config=config).float(), shape.call(model, config=config, options=options).float()
+        error = ((ours - eager).norm() / eager.norm()).item()
+        print(f"  compiled against eager, {config.to_options()}: relative difference {error:.2e}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="960x544x81", help="WIDTHxHEIGHTxFRAMES, separated by commas")
+    parser.add_argument("--weights", default="bf16", choices=("bf16", "fp8"))
+    parser.add_argument("--what", default="sparse,dense,host,profile", help="of sparse, dense, host, compile, profile")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--csv", type=Path)
+    for name, value in (("dim", 5120), ("ffn", 13824), ("layers", 40)):
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}, the 14B's")
+    options = parser.parse_args()
+    what, size = options.what.split(","), (options.dim, options.ffn, options.layers)
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, weights {options.weights}; dense half by {wan_model.dense_half({}, DEVICE, torch.bfloat16)[0]}", flush=True)
+    rows = []
+    with torch.inference_mode():
+        model_config.register()
+        patcher = load(None, options.weights, *size)
+        for name in options.sizes.split(","):
+            shape = Shape(name)
+            for kind, config in (("sparse", SPARSE), ("dense", DENSE)):
+                if kind in what:
+                    rows.append(measure(kind, shape, patcher, options.repeats, config=config))
+            if "profile" in what:
+                profile(shape, patcher.model)
+            if "compile" in what:
+                compiled(shape, patcher, rows, options.repeats)
+        if "host" in what:
+            comfy.model_management.unload_all_models()
+            del patcher
+            patcher = load(None, options.weights, *size, foreign=True)
+            for name in options.sizes.split(","):
+                rows.append(measure("ComfyUI's Wan with a source", Shape(name), patcher, 1, foreign=True))
+                rows.append(measure("ComfyUI's Wan without one", Shape(name), patcher, 1, foreign=True, source=False))
+    for row in rows:
+        row["weights"] = options.weights
+    if options.csv:
+        with open(options.csv, "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Sums, norms and rotations: the plain ones against the host-independent definition, the Triton ones against the plain ones."""
+
+import pytest
+import token_op_checks
+import torch
+from token_op_checks import SHAPES
+
+from liveditor.kernels import token_ops
+
+triton = pytest.importorskip("triton", reason="Triton has no wheel for this system")
+
+from liveditor.kernels import triton_token_ops  # noqa: E402
+
+
+def test_the_plain_operations():
+    x, update, gate, scale, shift = token_op_checks.tensors(SHAPES[1], "cpu", torch.float32, part=True)
+    total, out = token_ops.add_and_normalise(x, update, gate=gate, scale=scale, shift=shift, eps=1e-6, dtype=torch.float32)
+    wanted = x + update * gate
+    torch.testing.assert_close(total, wanted)
+    normal = (wanted - wanted.mean(-1, keepdim=True)) / (wanted.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()
+    torch.testing.assert_close(out, normal * scale + shift, atol=1e-5, rtol=1e-5)
+    # A rotation of every pair: as complex numbers of length one.
+    angle = torch.randn(1, 7, 1, 32)
+    rotations = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1).unflatten(-1, (2, 2))
+    x, weight = torch.randn(2, 7, 128), torch.randn(128)
+    out = token_ops.normalise_and_rotate(x, weight=weight, rotations=rotations, eps=1e-6)
+    normal = (x * weight / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()).view(2, 7, 2, 32, 2)
+    wanted = torch.view_as_real(torch.view_as_complex(normal) * torch.polar(torch.ones_like(angle), angle)).flatten(-2)
+    torch.testing.assert_close(out, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_triton_kernels_interpreted(shape):
+    assert triton.knobs.runtime.interpret
+    token_op_checks.check_add_and_normalise(triton_token_ops, shape, "cpu", torch.float16, tolerance=1e-3)
+    token_op_checks.check_add(triton_token_ops, shape, "cpu", torch.float16)
+    token_op_checks.check_normalise_and_rotate(triton_token_ops, shape, "cpu", torch.float16, tolerance=1e-3)
