@@ -12,6 +12,7 @@ from backend_checks import ACTIVATION_NAMES, SHAPES, Case
 
 from liveditor.kernels import BackendUnavailable
 from liveditor.kernels.dispatch import MODULES, choose_backend, unavailable_reason
+from liveditor.liveditor_core import sparse_attention
 from liveditor.liveditor_core.config import SparseAttentionConfig
 from liveditor.liveditor_core.sparse_attention import in_context_sparse_attention
 from liveditor.liveditor_core.token_layout import TokenLayout
@@ -163,3 +164,16 @@ def test_any_strides(name):
     out.zero_()
     backend(name).sparse_attention(q, k, v, out=out, **case.sparse_arguments())
     assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("target, source", [(2040, 2040), (1024, 2048)])
+def test_in_groups_of_heads_and_over_the_queries(name, target, source, monkeypatch):
+    """Heads in several groups and the answer written over the queries: the same as at once and elsewhere."""
+    case = Case((target, source, 2, 5, 128), torch.bfloat16, DEVICE)
+    options = {"layout": TokenLayout(target, source), "config": SparseAttentionConfig(backend=name), "dense_attention": torch.nn.functional.scaled_dot_product_attention}
+    expected = in_context_sparse_attention(case.q, case.k, case.v, case.gate, **options)
+    monkeypatch.setattr(sparse_attention, "SMALLEST_GROUP", 1)
+    monkeypatch.setattr(sparse_attention, "GATHERED_AT_ONCE", 0.5)
+    out = in_context_sparse_attention(case.q, case.k, case.v, case.gate, out=case.q, **options)
+    assert out.data_ptr() == case.q.data_ptr() and torch.equal(out, expected)

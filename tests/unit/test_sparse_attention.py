@@ -5,6 +5,7 @@ import torch
 from backend_checks import ACTIVATION_NAMES, Case
 from independent_attention import in_context_sparse_attention as expected_attention
 
+from liveditor.liveditor_core import sparse_attention
 from liveditor.liveditor_core.config import SparseAttentionConfig
 from liveditor.liveditor_core.sparse_attention import in_context_sparse_attention
 from liveditor.liveditor_core.token_layout import TokenLayout
@@ -155,3 +156,18 @@ def test_wrong_shapes_are_refused():
         run(q[:, :, :-1], k, v, gate, 127, **RELEASED)
     with pytest.raises(ValueError, match="gate"):
         run(q, k, v, gate[:, :-1], 128, **RELEASED)
+
+
+@pytest.mark.parametrize("backend", ["pytorch", "dense"])
+@pytest.mark.parametrize("target, source", [(300, 340), (256, 256), (30, 40)])
+def test_in_groups_of_heads_and_over_the_queries(target, source, backend, monkeypatch):
+    q, k, v, gate = inputs(target, source, batch=2, heads=5)
+    expected = run(q, k, v, gate, target, backend=backend, **RELEASED)
+    calls = []
+    monkeypatch.setattr(sparse_attention, "SMALLEST_GROUP", 1)
+    monkeypatch.setattr(sparse_attention, "GATHERED_AT_ONCE", 0.5)
+    config = SparseAttentionConfig(backend=backend)
+    out = in_context_sparse_attention(q, k, v, gate, layout=TokenLayout(target, source), config=config, out=q,
+                                      dense_attention=lambda *qkv: calls.append(qkv) or sdpa(*qkv))
+    assert out.data_ptr() == q.data_ptr() and len(calls) > 1
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-6)
