@@ -1,4 +1,4 @@
-"""What a run says about its attention: one log line with milliseconds per call and peak memory."""
+"""What a run says about itself: what computed it, how long, how much memory, what it had to do without; and what to do when it fails."""
 
 import contextlib
 import logging
@@ -7,74 +7,136 @@ import time
 import torch
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.patcher_extension
 
-from .sparse_attention import compute_left
+from .config import SparseAttentionConfig
+from .sparse_attention import compute_left, plan_attention
 
 KEY = "liveditor_run"
+GIB = 2**30
 
 
-class AttentionClock:
-    """Times the attention calls of one run. Calls on several GPUs, from several threads, may interleave."""
+class RunReport:
+    """Follows one run of a sampler; `text` is the report once it has ended. Calls on several GPUs, from several threads, may interleave."""
 
     def __init__(self):
-        self.calls = []
-        self.tokens = 0
-        self.compute_left = 1.0
+        self.text = ""
+        self._begin()
+
+    def _begin(self):
+        self._calls, self._model_calls, self._what = [], 0, None
 
     @contextlib.contextmanager
-    def call(self, q, layout, config):
-        self.tokens = layout.tokens
-        self.compute_left = compute_left(layout=layout, config=config, device=q.device, dtype=q.dtype, head_dim=q.shape[-1])
+    def attention(self, q, layout, config, dense_kernel, block):
+        """Times a self-attention call and remembers how it is computed."""
+        if self._what is None:
+            self._what = q.shape, q.device, q.dtype, layout, config, dense_kernel
+        self._model_calls += block == 0
         if q.device.type == "cuda":
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record(torch.cuda.current_stream(q.device))
             yield
             end.record(torch.cuda.current_stream(q.device))
-            self.calls.append((start, end))
+            self._calls.append((start, end))
         else:
             start = time.perf_counter()
             yield
-            self.calls.append(time.perf_counter() - start)
+            self._calls.append(time.perf_counter() - start)
 
-    def milliseconds(self):
-        """Of every call; waits for the GPU."""
-        for call in self.calls:
+    @contextlib.contextmanager
+    def run(self, model, noise_shape, steps, step_times):
+        """Watches a whole run; `step_times` gets the clock's time at every step's end."""
+        self._begin()
+        device = comfy.model_management.get_torch_device()
+        on_gpu = device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+        started = time.perf_counter()
+        yield
+        attention = self._attention_seconds()  # waits for the GPU
+        ended = time.perf_counter()
+        if self._what is None:
+            return
+        shape, where, dtype, layout, config, dense_kernel = self._what
+        plan = plan_attention(layout=layout, config=config, device=where, dtype=dtype, head_dim=shape[-1])
+        left = compute_left(layout=layout, config=config, device=where, dtype=dtype, head_dim=shape[-1])
+        whole = ended - started
+        first = step_times[0] - started if step_times else whole
+        each = (ended - step_times[0]) / (steps - 1) if step_times and steps > 1 else whole / steps
+        lines = [
+            f"LIVEditor: {steps} steps, {self._model_calls} model calls of {layout.tokens:,} tokens" + (f" x {shape[0]}" if shape[0] > 1 else "") + f" in {str(dtype).removeprefix('torch.')}",
+            f"  attention: {'dense' if plan.dense_everywhere else plan.backend} on {where}, dense half by {dense_kernel}, {left:.3f} of dense attention, "
+            f"{sum(attention) / len(attention) * 1e3:.2f} ms each, {sum(attention) / whole:.0%} of the time",
+            f"  time: {each:.2f} s per step, the first {first:.2f} s, {whole:.1f} s in all",
+        ]
+        if on_gpu:
+            peak, estimate = torch.cuda.max_memory_allocated(device), model.memory_required([shape[0], *noise_shape[1:]])
+            lines.append(f"  memory: peak {peak / GIB:.1f} GiB on the GPU, {(peak - before) / GIB:.2f} GiB of it above the {before / GIB:.1f} GiB that lay there before, estimated {estimate / GIB:.2f} GiB")
+        lines.append(f"  done without: {'; '.join(plan.reasons) or 'nothing'}")
+        self.text = "\n".join(lines)
+        logging.info(self.text)
+
+    def _attention_seconds(self):
+        """Of every call."""
+        for call in self._calls:
             if isinstance(call, tuple):
                 call[1].synchronize()
-        return [call[0].elapsed_time(call[1]) if isinstance(call, tuple) else call * 1e3 for call in self.calls]
+        return [call[0].elapsed_time(call[1]) / 1e3 if isinstance(call, tuple) else call for call in self._calls]
 
 
-def timed(transformer_options, q, layout, config):
-    """A context that times an attention call, if the run is one that reports."""
-    clock = transformer_options.get(KEY)
-    return clock.call(q, layout, config) if clock is not None else contextlib.nullcontext()
+def followed(transformer_options, q, layout, config, dense_kernel):
+    """A context for an attention call, watched if the run is one that reports."""
+    report = transformer_options.get(KEY)
+    return contextlib.nullcontext() if report is None else report.attention(q, layout, config, dense_kernel, transformer_options.get("block_index", 0))
 
 
 def report_runs(model):
-    """Let every run of a MODEL end with a line in the log; the MODEL passed in is changed."""
-    kind = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
+    """Let every run of a MODEL end with a report in the log, and its failures with a remedy; the MODEL passed in is changed."""
+    kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
     model.remove_wrappers_with_key(kind, KEY)
     model.add_wrapper_with_key(kind, KEY, _sample_and_report)
 
 
-def _sample_and_report(executor, *args, **kwargs):
-    guider = executor.class_obj
-    options = guider.model_options
-    device = comfy.model_management.get_torch_device()
-    clock = AttentionClock()
-    guider.model_options = comfy.model_patcher.create_model_options_clone(options)
-    guider.model_options["transformer_options"][KEY] = clock
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+def report_run_into(model, report):
+    """A clone of a MODEL whose next run fills in a RunReport."""
+    model = model.clone()
+    model.model_options["transformer_options"][KEY] = report
+    report_runs(model)
+    return model
+
+
+def _sample_and_report(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
+    options = extra_args["model_options"]["transformer_options"]  # the guider's own copy, for this run alone
+    report = options.setdefault(KEY, RunReport())
+    config = SparseAttentionConfig.from_options(options)
+    step_times = []
+
+    def each_step(*state):
+        step_times.append(time.perf_counter())
+        if callback is not None:
+            callback(*state)
+
+    steps = len(sigmas) - 1
     try:
-        out = executor(*args, **kwargs)
-    finally:
-        guider.model_options = options
-    milliseconds = clock.milliseconds()
-    if milliseconds:
-        peak = f", peak memory {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
-        logging.info(f"LIVEditor: {len(milliseconds)} attention calls of {clock.tokens:,} tokens at {clock.compute_left:.3f} of dense attention, "
-                     f"{sum(milliseconds) / len(milliseconds):.2f} ms each{peak}")
-    return out
+        with report.run(guider.inner_model, noise.shape, steps, step_times):
+            return executor(guider, sigmas, extra_args, each_step, noise, *args, **kwargs)
+    except Exception as error:
+        explained = _explain(error, f"step {min(len(step_times) + 1, steps)} of {steps}", guider.inner_model, noise.shape, config)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _explain(error, when, model, shape, config):
+    """The same failure in words that help, of a type that the host treats alike; None where the original says enough."""
+    if comfy.model_management.is_oom(error):
+        needed = model.memory_required([1, *shape[1:]]) / GIB
+        return comfy.model_management.OOM_EXCEPTION(
+            f"LIVEditor: out of GPU memory in {when}. One call at this size needs about {needed:.1f} GiB beside the weights. Use a smaller size, fewer frames or fp8 weights, "
+            "close other programs that use the GPU, or start ComfyUI with --reserve-vram. Nothing was saved of this run; the next one starts afresh.")
+    if isinstance(error, comfy.model_management.ACCELERATOR_ERROR) and "CUDA" in str(error):
+        return RuntimeError(
+            f"LIVEditor: the GPU failed in {when}: {str(error).splitlines()[0]}. It may not answer until ComfyUI is started again. If it happens again at the same step, "
+            f"choose another backend than {config.backend} in Sparse Attention Settings and report it.")
+    return None

@@ -13,7 +13,7 @@ from comfy.ldm.wan.model import WanAttentionBlock, WanModel, WanSelfAttention, W
 
 from ..kernels import available_dense_attention, dense_attention, token_ops
 from .config import SparseAttentionConfig
-from .run_report import timed
+from .run_report import followed
 from .sparse_attention import in_context_sparse_attention
 from .token_layout import TokenLayout
 
@@ -113,8 +113,8 @@ class LIVEditorCrossAttention(WanT2VCrossAttention):
 def _attend(q, k, v, gate, layout, transformer_options, keep_q):
     """Outside compiled graphs: they drop guards on transformer_options, so a changed setting would not reach them."""
     config = SparseAttentionConfig.from_options(transformer_options)
-    _, dense = dense_half(transformer_options, q.device, q.dtype)
-    with pause_malloc_graph(), torch.cuda.device_of(q), timed(transformer_options, q, layout, config):
+    dense_kernel, dense = dense_half(transformer_options, q.device, q.dtype)
+    with pause_malloc_graph(), torch.cuda.device_of(q), followed(transformer_options, q, layout, config, dense_kernel):
         return in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=dense, out=None if keep_q else q)
 
 

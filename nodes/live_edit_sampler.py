@@ -5,6 +5,7 @@ from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
 from ..liveditor_core.flow_unipc import SAMPLER, SCHEDULE
 from ..liveditor_core.model_config import SOURCE_KEY
+from ..liveditor_core.run_report import RunReport, report_run_into
 from .types import CATEGORY, Source, require_liveditor
 
 NAME = "LIVEdit Sampler"
@@ -32,13 +33,18 @@ class LIVEditSampler(io.ComfyNode):
                 io.Float.Input("shift", default=6.0, min=0.01, max=100.0, step=0.1, advanced=True,
                                tooltip="Where the steps are spent: higher works longer on the rough layout, lower on details. Released: 6.0."),
             ],
-            outputs=[io.Latent.Output(tooltip="The edited video as a latent, for Decode Video.")],
+            outputs=[
+                io.Latent.Output(tooltip="The edited video as a latent, for Decode Video."),
+                io.String.Output(display_name="report", tooltip="How it was computed: attention, seconds per step, GPU memory, and what it had to do without. The log has the same."),
+            ],
         )
 
     @classmethod
     def execute(cls, model, positive, negative, source, seed, steps, cfg, shift) -> io.NodeOutput:
         require_liveditor(model, NAME)
-        model = ModelSamplingSD3().patch(model, shift)[0]
+        report = RunReport()
+        model = report_run_into(ModelSamplingSD3().patch(model, shift)[0], report)
         positive, negative = (node_helpers.conditioning_set_values(c, {SOURCE_KEY: source.latent}) for c in (positive, negative))
         empty = {"samples": source.latent.new_zeros(source.latent.shape)}
-        return io.NodeOutput(host_nodes.common_ksampler(model, seed, steps, cfg, SAMPLER, SCHEDULE, positive, negative, empty)[0])
+        latent = host_nodes.common_ksampler(model, seed, steps, cfg, SAMPLER, SCHEDULE, positive, negative, empty)[0]
+        return io.NodeOutput(latent, report.text)

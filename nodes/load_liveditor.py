@@ -1,4 +1,5 @@
 import logging
+import os
 
 import torch
 
@@ -45,14 +46,23 @@ class LoadLIVEditor(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, checkpoint, text_encoder, vae, **_):
+        """A file that was replaced under its old name is loaded again; one that is gone is missed by name."""
+        return [(path, os.path.getsize(path), os.path.getmtime(path)) if os.path.isfile(path) else None for path in cls._paths(checkpoint, text_encoder, vae)]
+
+    @staticmethod
+    def _paths(checkpoint, text_encoder, vae):
+        """Where the files are; the bare name of one that is nowhere."""
+        return [folder_paths.get_full_path(folder, name) or name for folder, name in (("diffusion_models", checkpoint), ("text_encoders", text_encoder), ("vae", vae))]
+
+    @classmethod
     def execute(cls, checkpoint, weight_type, text_encoder, vae) -> io.NodeOutput:
         # Every file is checked before the first is loaded, so that a wrong one costs no minutes and leaves nothing half-loaded.
         try:
-            path = folder_paths.get_full_path_or_raise("diffusion_models", checkpoint)
+            path, encoder_path, vae_path = cls._paths(checkpoint, text_encoder, vae)
             check_liveditor(path)
-            encoder_path = folder_paths.get_full_path_or_raise("text_encoders", text_encoder)
             encoder_header = check_safetensors(encoder_path, "text encoder")
-            check_safetensors(folder_paths.get_full_path_or_raise("vae", vae), "VAE")
+            check_safetensors(vae_path, "VAE")
         except CheckpointError as error:
             raise ValueError(f"{NAME}: {error}") from error
 

@@ -22,6 +22,7 @@ def server():
     tiny_models.make_in_subprocess()
     for name in ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"):
         shutil.copy(host.CLIPS / name, host.RUN / "input" / name)
+    shutil.copy(host.PACK / "tests" / "support" / "fault_node.py", host.RUN / "custom_nodes" / "fault_node.py")
     with host.Server(arguments=["--preview-method", "latent2rgb"]) as running:
         yield running
 
