@@ -6,6 +6,7 @@ import nodes as host_nodes
 from comfy_api.latest import InputImpl, Types, io
 
 from ..liveditor_core import video as geometry
+from ..liveditor_core.vae_stream import decode_latent
 from .types import CATEGORY, Source, require_wan_vae
 
 NAME = "Decode Video"
@@ -66,7 +67,7 @@ class DecodeVideo(io.ComfyNode):
     def _decode(vae, latent, tiling, tile_size):
         if tiling == "tiled":
             return host_nodes.VAEDecodeTiled().decode(vae, {"samples": latent}, tile_size)[0]
-        return vae.decode(latent).flatten(0, -4)
+        return decode_latent(vae, latent)
 
 
 def _original_frames(source):

@@ -13,6 +13,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..liveditor_core import video as geometry
 from ..liveditor_core.model_config import SOURCE_KEY
+from ..liveditor_core.vae_stream import encode_frames
 from .types import CATEGORY, Source, require_wan_vae
 
 NAME = "Encode Source Video"
@@ -69,7 +70,7 @@ class EncodeSourceVideo(io.ComfyNode):
             width, height = geometry.preset_size(size, original_width, original_height)
         indices = geometry.frame_indices(len(original), original_fps, edit_fps)[:max_frames or None]
         fitted = geometry.fit_frames(original[indices], width, height, fit)
-        latent = vae.encode(geometry.pad_frames(fitted))
+        latent = encode_frames(vae, geometry.pad_frames(fitted))
         source = geometry.SourceVideo(
             latent=latent, width=width, height=height, frames=len(fitted), fps=edit_fps,
             original_width=original_width, original_height=original_height, original_frames=len(original), original_fps=original_fps,

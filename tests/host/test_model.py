@@ -230,7 +230,7 @@ def test_every_run_reports_its_attention(tiny_model, conditioning, latent, caplo
     tokens = 2 * latent.shape[2] * (latent.shape[3] // 2) * (latent.shape[4] // 2)
     assert int(calls[1]) == STEPS and int(calls[2].replace(",", "")) == tokens, text
     attention = re.search(r"attention: pytorch on cpu, dense half by \w+, (0\.\d+) of dense attention, (\d+\.\d+) ms each, (\d+)% of the time", text)
-    assert 0.3 < float(attention[1]) < 0.6 and float(attention[2]) > 0 and 0 < int(attention[3]) <= 100, text
+    assert 0.25 < float(attention[1]) < 0.6 and float(attention[2]) > 0 and 0 < int(attention[3]) <= 100, text
     assert re.search(r"time: \d+\.\d+ s per step, the first \d+\.\d+ s, \d+\.\d+ s in all", text), text
     assert "done without: triton: needs an NVIDIA GPU" in text
     assert OPTIONS_KEY not in tiny_model.model_options["transformer_options"]

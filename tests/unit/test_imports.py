@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(path for folder in ("", "nodes", "liveditor_core", "kernels") for path in (ROOT / folder).glob("*.py") if path.name != "tasks.py")
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "node_helpers", "nodes"}
 OPTIONAL = {"triton", "tilelang", "flash_attn", "flash_attn_interface", "huggingface_hub"}
-WITH_COMFY = {"wan_model.py", "run_report.py", "model_config.py", "flow_unipc.py", "text_encoder.py"}
+WITH_COMFY = {"wan_model.py", "run_report.py", "model_config.py", "flow_unipc.py", "text_encoder.py", "vae_stream.py"}
 ALLOWED = {  # third-party packages and packs of this project, by folder
     "": {".nodes"},
     "nodes": HOST | {"torch", "av", ".liveditor_core", ".nodes"},
