@@ -1,0 +1,255 @@
+"""Whole edits by a real ComfyUI server with full-size random weights: seconds, GPU memory and RAM.
+
+    python tasks.py python tests/benchmarks/edit.py --rows "960x544x81 fp8; 960x544x81 fp8 24; 832x480x33 bf16" --csv edit.csv
+
+A row is WIDTHxHEIGHTxFRAMES, the weight type, and optionally a cap on GPU memory in GiB: another process holds the rest of the
+card, so the host sees a smaller one and cannot allocate more, as on a small card; but computes at this card's speed. Every row is edited
+twice, to see whether the second needs more. `s/edit` is for 32 steps, of which `--steps` are run.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import types
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+GIB = 2**30
+PORT = 8197
+RELEASED_STEPS = 32
+BALLAST = """
+import sys, time, torch
+free, _ = torch.cuda.mem_get_info()
+held = torch.empty(max(0, free - int(float(sys.argv[1]) * 2**30)), dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+time.sleep(1e6)
+"""
+
+
+def make_models(base, weight_types, small):
+    """Random weights in the published layouts: transformer, UMT5-XXL in fp8, VAE. In a process of its own, for its memory."""
+    sys.path.append(str(ROOT / "tests" / "support"))
+    import comfy_library  # noqa: F401
+    import tiny_models
+    from safetensors.torch import save_file
+
+    import comfy.ldm.wan.vae
+    import comfy.ops
+    import comfy.text_encoders.t5
+
+    package = types.ModuleType("liveditor")
+    package.__path__ = [str(ROOT)]
+    sys.modules["liveditor"] = package
+    from liveditor.liveditor_core import checkpoint
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    folders = [base / "models" / name for name in ("diffusion_models", "text_encoders", "vae")]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    size = (256, 512, 2) if small else (5120, 13824, 40)
+    weights = tiny_models.transformer(*size, device=device)
+    if "bf16" in weight_types:
+        save_file({key: value.cpu() for key, value in weights.items()}, folders[0] / "bf16.safetensors")
+    if "fp8" in weight_types:  # as the converter writes it, on the GPU for speed
+        layers = [key for key in weights if checkpoint.QUANTISED.fullmatch(key)]
+        for key in layers:
+            scale = checkpoint.fp8_scale(weights[key])
+            weights[key], weights[f"{key}_scale"] = checkpoint.to_fp8(weights[key], scale), torch.tensor(scale)
+        metadata = {"format_version": "1.0", "layers": {key.removesuffix(".weight"): {"format": "float8_e4m3fn"} for key in layers}}
+        save_file({key: value.cpu() for key, value in weights.items()}, folders[0] / "fp8.safetensors", {"_quantization_metadata": json.dumps(metadata)})
+    del weights
+    if small:
+        return
+    with torch.device("meta"):
+        config = json.loads((Path(comfy.text_encoders.t5.__file__).parent / "umt5_config_xxl.json").read_text())
+        t5 = comfy.text_encoders.t5.T5(config, torch.bfloat16, "meta", comfy.ops.disable_weight_init)
+        vae = comfy.ldm.wan.vae.WanVAE(dim=96, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[], temperal_downsample=[False, True, True],
+                                       image_channels=3, conv_out_channels=3, dropout=0.0)
+
+    def fill(key, like, dtype):
+        if "norm" in key or key.endswith("gamma"):
+            return torch.ones(like.shape, dtype=torch.bfloat16)
+        return (torch.randn(like.shape, device=device) * max(1, like[0].numel()) ** -0.5).to(dtype).cpu()
+
+    text = {key: fill(key, value, torch.float8_e4m3fn) for key, value in t5.state_dict().items()}
+    text["spiece_model"] = torch.frombuffer(bytearray(tiny_models.vocabulary()), dtype=torch.uint8)
+    save_file(text, folders[1] / "umt5_xxl_random.safetensors")
+    save_file({key: fill(key, value, torch.bfloat16) for key, value in vae.state_dict().items()}, folders[2] / "wan_vae_random.safetensors")
+
+
+def make_clip(path, width, height, frames):
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=16)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        x, y = np.meshgrid(np.arange(width), np.arange(height))
+        for i in range(frames):
+            image = np.stack([(x + 5 * i) % 256, (y + 3 * i) % 256, (x + y) % 256], axis=-1).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def prompt(row, steps, seed, small):
+    width, height, frames, weights = row
+    text, vae = ("liveditor_nano_text_encoder.safetensors", "liveditor_nano_vae.safetensors") if small else ("umt5_xxl_random.safetensors", "wan_vae_random.safetensors")
+    return {
+        "video": ("LoadVideo", {"file": f"{width}x{height}x{frames}.mp4"}),
+        "load": ("LoadLIVEditor", {"checkpoint": f"{weights}.safetensors", "weight_type": "default", "text_encoder": text, "vae": vae}),
+        "source": ("EncodeSourceVideo", {"video": ["video", 0], "vae": ["load", 2], "size": "custom", "width": width, "height": height, "fit": "crop",
+                                         "fps": "16 (as trained)", "start": 0.0, "max_frames": frames, "image_fps": 16.0}),
+        "positive": ("CLIPTextEncode", {"clip": ["load", 1], "text": "Make it a snowy evening."}),
+        "negative": ("CLIPTextEncode", {"clip": ["load", 1], "text": "still, blurred"}),
+        "sample": ("LIVEditSampler", {"model": ["load", 0], "positive": ["positive", 0], "negative": ["negative", 0], "source": ["source", 0],
+                                      "seed": seed, "steps": steps, "cfg": 2.5, "shift": 6.0}),
+        "decode": ("DecodeVideo", {"samples": ["sample", 0], "vae": ["load", 2], "source": ["source", 0], "fps": "as edited", "original_size": False,
+                                   "tiling": "auto", "tile_size": 256}),
+        "save": ("SaveVideo", {"video": ["decode", 0], "filename_prefix": "edit", "format": "mp4", "codec": "h264"}),
+        "report": ("PreviewAny", {"source": ["sample", 1]}),
+    }
+
+
+def ask(path, body=None):
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/{path}", None if body is None else json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+class Server:
+    """ComfyUI in a process of its own, and how much memory it comes to take."""
+
+    def __init__(self, base, arguments):
+        self.log = base / "server.log"
+        front = Path(os.environ["LIVEDITOR_COMFYUI"]).parent / "front"
+        command = [sys.executable, "-s", os.path.join(os.environ["LIVEDITOR_COMFYUI"], "main.py"), "--port", str(PORT), "--disable-auto-launch", "--disable-api-nodes",
+                   "--base-directory", str(base), "--database-url", "sqlite:///:memory:", *(["--front-end-root", str(front)] if front.is_dir() else []),
+                   *([] if torch.cuda.is_available() else ["--cpu"]), *arguments]
+        self._process = subprocess.Popen(command, stdout=open(self.log, "w"), stderr=subprocess.STDOUT)
+
+    def __enter__(self):
+        for _ in range(600):
+            try:
+                ask("system_stats")
+                break
+            except (urllib.error.URLError, ConnectionError):
+                if self._process.poll() is not None:
+                    raise SystemExit(self.log.read_text()[-3000:]) from None
+                time.sleep(0.3)
+        self._before = _used()
+        self.reset()
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._process.terminate()
+        self._process.wait()
+
+    def reset(self):
+        self.vram, self.ram = 0, 0
+
+    def _watch(self):
+        while self._process.poll() is None:
+            self.vram = max(self.vram, _used() - self._before)
+            with open(f"/proc/{self._process.pid}/status") as status:
+                self.ram = max([self.ram, *(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))])
+            time.sleep(0.05)
+
+    def run(self, graph):
+        """Seconds of a prompt, and its report; or None and what went wrong."""
+        self.reset()
+        started = time.perf_counter()
+        answer = ask("prompt", {"prompt": {key: {"class_type": name, "inputs": inputs} for key, (name, inputs) in graph.items()}})
+        if "prompt_id" not in answer or answer.get("node_errors"):
+            raise SystemExit(f"refused: {answer}")
+        while not (history := ask(f"history/{answer['prompt_id']}")):
+            time.sleep(0.1)
+        entry = history[answer["prompt_id"]]
+        if entry["status"]["status_str"] != "success":
+            return None, next(data["exception_message"] for kind, data in entry["status"]["messages"] if kind == "execution_error")
+        return time.perf_counter() - started, entry["outputs"]["report"]["text"][0]
+
+
+def _used():
+    if not torch.cuda.is_available():
+        return 0
+    free, total = torch.cuda.mem_get_info()
+    return total - free
+
+
+def seconds_per_step(report):
+    return float(report.split("time: ")[1].split(" s per step")[0])
+
+
+def run_rows(base, cap, rows, options):
+    """All rows under one cap, in one server."""
+    ballast = None
+    if cap:
+        ballast = subprocess.Popen([sys.executable, "-c", BALLAST, cap], stdout=subprocess.PIPE, text=True)
+        ballast.stdout.readline()
+    try:
+        with Server(base, options.server) as server:
+            for row in rows:
+                width, height, frames, weights = row
+                make_clip(base / "input" / f"{width}x{height}x{frames}.mp4", width, height, frames)
+                first = server.run(prompt(row, options.steps, 1, options.small))
+                vram_first = server.vram
+                seconds, report = server.run(prompt(row, options.steps, 2, options.small)) if first[0] else first
+                name = {"GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none", "size": f"{width}x{height}", "frames": frames, "weights": weights, "cap GiB": cap or "",
+                        "server": " ".join(options.server)}
+                print(f"--- {name}\n{report}", flush=True)
+                if seconds is None:
+                    continue
+                each = seconds_per_step(report)
+                result = name | {"VRAM GiB": round(vram_first / GIB, 2), "VRAM of a second edit GiB": round(server.vram / GIB, 2), "RAM GiB": round(server.ram / GIB, 1),
+                                 "s/step": each, "s/edit": round(first[0] + (RELEASED_STEPS - options.steps) * each, 1)}
+                print({key: value for key, value in result.items() if key not in name}, flush=True)
+                yield result
+    finally:
+        if ballast:
+            ballast.kill()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", required=True, help="rows separated by semicolons, in the order to run them")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where to put the models, about 50 GB; those that are there are used again")
+    parser.add_argument("--small", action="store_true", help="tiny models, to try this script without a GPU")
+    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--server", default="", type=str.split, help="arguments for ComfyUI, as one string")
+    parser.add_argument("--make-models", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    base = options.folder or Path(tempfile.mkdtemp())
+    if options.make_models:
+        return make_models(base, options.make_models, options.small)
+    rows = [(*map(int, size.split("x")), weights, *cap) for size, weights, *cap in (row.split() for row in options.rows.split(";"))]
+    for name in ("custom_nodes", "input", "output", "temp", "user"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    if not (base / "custom_nodes" / "liveditor").exists():
+        (base / "custom_nodes" / "liveditor").symlink_to(ROOT)
+    wanted = sorted({row[3] for row in rows})
+    if not all((base / "models" / "diffusion_models" / f"{weights}.safetensors").is_file() for weights in wanted):
+        subprocess.run([sys.executable, __file__, "--rows", "", "--folder", base, "--make-models", " ".join(wanted), *(["--small"] if options.small else [])], check=True)
+    results = []
+    for cap in dict.fromkeys(row[4] if len(row) > 4 else "" for row in rows):
+        results += run_rows(base, cap, [row[:4] for row in rows if (row[4] if len(row) > 4 else "") == cap], options)
+    if options.csv and results:
+        with open(options.csv, "w", newline="") as file:
+            writer = csv.DictWriter(file, results[0].keys())
+            writer.writeheader()
+            writer.writerows(results)
+
+
+if __name__ == "__main__":
+    main()
