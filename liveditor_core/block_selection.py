@@ -20,6 +20,13 @@ class Selection(NamedTuple):
     exact_blocks: torch.Tensor   # [B, H, P, E], out of the KV set
     is_exact: torch.Tensor       # [B, H, P, words], the same as a bit for every place in the KV set
 
+    def for_queries_below(self, block):
+        """The same without query blocks from `block` on, but for those that some heads keep because others need as many. Waits for the GPU."""
+        dense, sparse = torch.stack([(blocks < block).sum(dim=-1).amax() if blocks.shape[-1] else blocks.new_zeros((), dtype=torch.int64)
+                                     for blocks in (self.dense_blocks, self.sparse_blocks)]).tolist()
+        return Selection(self.dense_blocks[..., :dense].contiguous(), self.sparse_blocks[..., :sparse].contiguous(), self.kv_set,
+                         self.exact_blocks[:, :, :sparse].contiguous(), self.is_exact[:, :, :sparse].contiguous())
+
 
 def query_block_means(means, layout: TokenLayout):
     """Means of query blocks from means of KV blocks: they differ only in the block over the border.

@@ -10,6 +10,7 @@ import comfy.model_management
 import comfy.ops
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.ldm.wan.model import WanAttentionBlock, WanModel, WanSelfAttention, WanT2VCrossAttention, repeat_e, sinusoidal_embedding_1d
+from comfy.quant_ops import QuantizedTensor
 
 from ..kernels import available_dense_attention, dense_attention, token_ops
 from .config import SparseAttentionConfig
@@ -71,7 +72,7 @@ class LIVEditorSelfAttention(WanSelfAttention):
         self.alpha_1 = _cast_weights_to_input(operation_settings["operations"].Linear(
             dim, 1, bias=False, device=operation_settings["device"], dtype=torch.float32))
 
-    def forward(self, x, freqs, layout, transformer_options={}):
+    def forward(self, x, freqs, layout, transformer_options={}, needed=None):
         """Attend.
 
         Args:
@@ -79,9 +80,10 @@ class LIVEditorSelfAttention(WanSelfAttention):
                 its memory is free again during attention.
             freqs: [1, N, 1, D / 2, 2, 2] fp32 rotations.
             layout: TokenLayout of the N tokens.
+            needed: how many of the first tokens the caller will read, all if None; only they are given back.
 
         Returns:
-            [B, N, C].
+            [B, needed, C].
         """
         x = x.pop() if isinstance(x, list) else x
         gate = 0.5 * (torch.sigmoid(self.alpha_1(x).squeeze(-1).float()) - 0.5)
@@ -90,7 +92,8 @@ class LIVEditorSelfAttention(WanSelfAttention):
         del x
 
         patches = transformer_options.get("patches", {}).get("attn1_patch", [])
-        x = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), gate, layout, transformer_options, keep_q=bool(patches)).transpose(1, 2).flatten(2)
+        x = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), gate, layout, transformer_options, keep_q=bool(patches), needed=needed)
+        x = x.transpose(1, 2).flatten(2)[:, :needed]
         for patch in patches:
             x = patch({"x": x, "q": q, "k": k, "transformer_options": transformer_options})
         del q, k, v
@@ -110,12 +113,26 @@ class LIVEditorCrossAttention(WanT2VCrossAttention):
 
 
 @torch.compiler.disable
-def _attend(q, k, v, gate, layout, transformer_options, keep_q):
+def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed):
     """Outside compiled graphs: they drop guards on transformer_options, so a changed setting would not reach them."""
     config = SparseAttentionConfig.from_options(transformer_options)
     dense_kernel, dense = dense_half(transformer_options, q.device, q.dtype)
     with pause_malloc_graph(), torch.cuda.device_of(q), followed(transformer_options, q, layout, config, dense_kernel):
-        return in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=dense, out=None if keep_q else q)
+        return in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=dense, out=None if keep_q else q, needed=needed)
+
+
+class FeedForward(torch.nn.Sequential):
+    """The host's linear layer, GELU and linear layer, with the GELU at the end of the first product where cuBLAS does it."""
+
+    def forward(self, x):
+        first, _, last = self
+        fused = x.device.type == "cuda" and first.weight.dtype == x.dtype and first.bias is not None and x.dtype in (torch.float16, torch.bfloat16)
+        if not fused or isinstance(first.weight, QuantizedTensor) or "forward" in vars(first) or torch.compiler.is_compiling() or torch.is_grad_enabled():
+            return super().forward(x)
+        weight, bias, stream = comfy.ops.cast_bias_weight(first, x, offloadable=True)
+        wide = torch._addmm_activation(bias, x.flatten(0, 1), weight.t(), use_gelu=True).unflatten(0, x.shape[:2])  # its GELU is the tanh one, as Wan's
+        comfy.ops.uncast_bias_weight(first, weight, bias, stream)
+        return last(wide)
 
 
 class LIVEditorBlock(WanAttentionBlock):
@@ -125,6 +142,7 @@ class LIVEditorBlock(WanAttentionBlock):
         super().__init__(cross_attn_type, dim, ffn_dim, num_heads, window_size, qk_norm, cross_attn_norm, eps, operation_settings=operation_settings)
         self.self_attn = LIVEditorSelfAttention(dim, num_heads, window_size, qk_norm, eps, operation_settings=operation_settings)
         self.cross_attn = LIVEditorCrossAttention(dim, num_heads, (-1, -1), qk_norm, eps, operation_settings=operation_settings)
+        self.ffn = FeedForward(*self.ffn)
         self.modulation = torch.nn.Parameter(torch.empty(1, 6, dim, device=operation_settings["device"], dtype=torch.float32))
 
     def forward(self, x, e, freqs, context, layout, transformer_options={}, in_place=False, needed=None):
@@ -145,7 +163,8 @@ class LIVEditorBlock(WanAttentionBlock):
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = (
             repeat_e(m, x) for m in (comfy.model_management.cast_to(self.modulation, torch.float32, x.device).unsqueeze(0) + e).unbind(2))
         y = [token_ops.add_and_normalise(x, scale=1 + scale_1, shift=shift_1, eps=self.eps, dtype=dtype)[1]]
-        update = self.self_attn(y if in_place else y[0], freqs, layout=layout, transformer_options=transformer_options)[:, :needed]
+        only = {} if needed is None else {"needed": needed}
+        update = self.self_attn(y if in_place else y[0], freqs, layout=layout, transformer_options=transformer_options, **only)
         x = x[:, :needed]
         del y
 

@@ -45,7 +45,7 @@ def load(weights, weight_type, dim, ffn, layers, foreign=False):
     if weight_type == "fp8":
         for key in [key for key in state if QUANTISED.fullmatch(key)]:
             scale = fp8_scale(state[key])
-            state[key], state[f"{key}_scale"] = to_fp8(state[key], scale), torch.tensor(scale)
+            state[key], state[f"{key}_scale"] = to_fp8(state[key], scale), torch.tensor(scale, device=state[key].device)
             state[key.removesuffix("weight") + "comfy_quant"] = torch.frombuffer(bytearray(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8).clone()
     return comfy.sd.load_diffusion_model_state_dict(state, {"dtype": torch.bfloat16} if weight_type == "bf16" else {})
 
@@ -67,6 +67,20 @@ class Shape:
         options = {**(options or {}), OPTIONS_KEY: config.to_options()}
         sources = ({"context_latents": [self.source]} if source else {}) if foreign else {model_config.SOURCE_KEY: self.source}
         return model.apply_model(self.latent, torch.full((1,), 0.8, device=DEVICE), c_crossattn=self.text, transformer_options=options, **sources)
+
+
+def check(patcher):
+    """Refuse to time what is wrong: every shortcut of inference against the plain operations that training takes."""
+    shape = Shape("480x272x17")
+    comfy.model_management.load_models_gpu([patcher], memory_required=GIB)
+    config = SparseAttentionConfig(backend="triton")
+    ours = shape.call(patcher.model, config=config).float()
+    with torch.inference_mode(False), torch.enable_grad():
+        plain = shape.call(patcher.model, config=config).float()
+    error = ((ours - plain).norm() / plain.norm()).item()
+    print(f"shortcuts against plain operations, {shape.tokens:,} tokens: relative difference {error:.2e}", flush=True)
+    if not error < 2e-2:
+        raise SystemExit("the model's answers are wrong; not timed")
 
 
 def measure(name, shape, patcher, repeats, **how):
@@ -140,6 +154,7 @@ def main():
     with torch.inference_mode():
         model_config.register()
         patcher = load(None, options.weights, *size)
+        check(patcher)
         for name in options.sizes.split(","):
             shape = Shape(name)
             for kind, config in (("sparse", SPARSE), ("dense", DENSE)):

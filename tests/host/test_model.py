@@ -306,4 +306,4 @@ def test_attention_patches_of_other_nodes_are_called(tiny_model, conditioning, l
     model.set_model_patch_replace(lambda args, extra: called.append("replace") or extra["original_block"](args), "dit", "double_block", 1)
     changed = sample(model, conditioning, latent)
     assert {"attn1", "attn2", "block", "replace"} == set(called)
-    assert torch.equal(changed, sample(tiny_model, conditioning, latent))
+    torch.testing.assert_close(changed, sample(tiny_model, conditioning, latent), atol=1e-3, rtol=1e-3)

@@ -171,3 +171,16 @@ def test_in_groups_of_heads_and_over_the_queries(target, source, backend, monkey
                                       dense_attention=lambda *qkv: calls.append(qkv) or sdpa(*qkv))
     assert out.data_ptr() == q.data_ptr() and len(calls) > 1
     torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [RELEASED, {"sar": 0.25, "srr": 0.5, "flat_ratio": 0.0}, {"sar": 0.25, "srr": 0.5, "flat_ratio": 1.0}], ids=str)
+@pytest.mark.parametrize("target, source", [(300, 340), (256, 256), (128, 700), (30, 40)])
+def test_only_the_first_tokens(target, source, settings):
+    """What is needed is the same, and fewer query blocks are computed."""
+    q, k, v, gate = inputs(target, source, batch=2)
+    expected = run(q, k, v, gate, target, **settings)
+    out = torch.full_like(q, float("nan"))
+    config = SparseAttentionConfig.from_settings(**{"dense_half": "sharpest", "backend": "pytorch"} | settings)
+    out = in_context_sparse_attention(q, k, v, gate, layout=TokenLayout(target, source), config=config, dense_attention=sdpa, out=out, needed=target)
+    torch.testing.assert_close(out[:, :, :target], expected[:, :, :target], atol=1e-6, rtol=1e-6)
+    assert source < 64 or out.isnan().any()
