@@ -204,13 +204,14 @@ def run_rows(base, cap, rows, options):
                 make_clip(base / "input" / f"{width}x{height}x{frames}.mp4", width, height, frames)
                 first = server.run(prompt(row, options.steps, 1, options.small))
                 vram_first = server.vram
-                seconds, report = server.run(prompt(row, options.steps, 2, options.small)) if first[0] else first
+                print(f"first: {first[0]} s\n{first[1]}", flush=True)
+                seconds, report = server.run(prompt(row, options.second_steps or options.steps, 2, options.small)) if first[0] else first
                 name = {"GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none", "size": f"{width}x{height}", "frames": frames, "weights": weights, "cap GiB": cap or "",
                         "server": " ".join(options.server)}
                 print(f"--- {name}\n{report}", flush=True)
                 if seconds is None:
                     continue
-                each = seconds_per_step(report)
+                each = seconds_per_step(first[1])
                 result = name | {"VRAM GiB": round(vram_first / GIB, 2), "VRAM of a second edit GiB": round(server.vram / GIB, 2), "RAM GiB": round(server.ram / GIB, 1),
                                  "s/step": each, "s/edit": round(first[0] + (RELEASED_STEPS - options.steps) * each, 1)}
                 print({key: value for key, value in result.items() if key not in name}, flush=True)
@@ -224,6 +225,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", required=True, help="rows separated by semicolons, in the order to run them")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--second-steps", type=int, help="of the second edit of a row, where it shall have fewer")
     parser.add_argument("--folder", type=Path, help="where to put the models, about 50 GB; those that are there are used again")
     parser.add_argument("--small", action="store_true", help="tiny models, to try this script without a GPU")
     parser.add_argument("--csv", type=Path)
@@ -243,12 +245,13 @@ def main():
         subprocess.run([sys.executable, __file__, "--rows", "", "--folder", base, "--make-models", " ".join(wanted), *(["--small"] if options.small else [])], check=True)
     results = []
     for cap in dict.fromkeys(row[4] if len(row) > 4 else "" for row in rows):
-        results += run_rows(base, cap, [row[:4] for row in rows if (row[4] if len(row) > 4 else "") == cap], options)
-    if options.csv and results:
-        with open(options.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, results[0].keys())
-            writer.writeheader()
-            writer.writerows(results)
+        for result in run_rows(base, cap, [row[:4] for row in rows if (row[4] if len(row) > 4 else "") == cap], options):
+            results.append(result)
+            if options.csv:  # after every row: a run may be cut off
+                with open(options.csv, "w", newline="") as file:
+                    writer = csv.DictWriter(file, results[0].keys())
+                    writer.writeheader()
+                    writer.writerows(results)
 
 
 if __name__ == "__main__":

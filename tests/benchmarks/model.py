@@ -34,6 +34,7 @@ from liveditor.liveditor_core.config import OPTIONS_KEY, SparseAttentionConfig  
 
 GIB = 2**30
 DEVICE = torch.device("cuda")
+RESIDENT = 8 * GIB
 SPARSE, DENSE = SparseAttentionConfig(), SparseAttentionConfig(backend="dense")
 
 
@@ -62,10 +63,10 @@ class Shape:
         self.text = torch.randn(1, 512, 4096, device=DEVICE, generator=generator)
         self.tokens = 2 * shape[2] * (shape[3] // 2) * (shape[4] // 2)
 
-    def call(self, model, config=SPARSE, foreign=False, source=True, options=None):
+    def call(self, model, config=SPARSE, foreign=False, options=None):
         """What the sampler does for one conditioning."""
         options = {**(options or {}), OPTIONS_KEY: config.to_options()}
-        sources = ({"context_latents": [self.source]} if source else {}) if foreign else {model_config.SOURCE_KEY: self.source}
+        sources = {"context_latents": [self.source]} if foreign else {model_config.SOURCE_KEY: self.source}
         return model.apply_model(self.latent, torch.full((1,), 0.8, device=DEVICE), c_crossattn=self.text, transformer_options=options, **sources)
 
 
@@ -83,11 +84,13 @@ def check(patcher):
         raise SystemExit("the model's answers are wrong; not timed")
 
 
-def measure(name, shape, patcher, repeats, **how):
+def measure(name, shape, patcher, repeats, offloaded=False, **how):
     """Median seconds of a call, its peak above what was there before, in GiB, and the estimate."""
     model = patcher.model
-    comfy.model_management.load_models_gpu([patcher], memory_required=model.memory_required(shape.latent.shape))
-    shape.call(model, **how)
+    if not offloaded:
+        comfy.model_management.load_models_gpu([patcher], memory_required=model.memory_required(shape.latent.shape))
+    if repeats > 1:
+        shape.call(model, **how)
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -99,6 +102,7 @@ def measure(name, shape, patcher, repeats, **how):
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     peak = (torch.cuda.max_memory_allocated() - before) / GIB
+    name += f", {patcher.loaded_size() / GIB:.1f} GiB of weights on the GPU" if offloaded else ""
     row = {"what": name, "size": shape.name, "tokens": shape.tokens, "seconds": round(statistics.median(seconds), 3), "peak GiB": round(peak, 2),
            "estimate GiB": round(model.memory_required(shape.latent.shape) / GIB, 2), "GPU": torch.cuda.get_device_name()}
     print(f"{name:28} {shape.name:>12} {shape.tokens:7,} tokens {row['seconds']:7.3f} s  peak {row['peak GiB']:5.2f}  estimate {row['estimate GiB']:5.2f} GiB", flush=True)
@@ -132,7 +136,7 @@ def compiled(shape, patcher, rows, repeats):
     torch.cuda.synchronize()
     print(f"first compiled call: {time.perf_counter() - started:.1f} s")
     rows.append(measure("sparse, compiled", shape, patcher, repeats, options=options))
-    for config in (SparseAttentionConfig(0.125, 0.25, 0.25), SparseAttentionConfig(0.03, 0.5, 0.75), SPARSE):
+    for config in (SparseAttentionConfig(0.125, 0.25, 0.25), SPARSE):
         eager, ours = shape.call(model, config=config).float(), shape.call(model, config=config, options=options).float()
         error = ((ours - eager).norm() / eager.norm()).item()
         print(f"  compiled against eager, {config.to_options()}: relative difference {error:.2e}")
@@ -140,9 +144,9 @@ def compiled(shape, patcher, rows, repeats):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="960x544x81", help="WIDTHxHEIGHTxFRAMES, separated by commas")
+    parser.add_argument("--sizes", default="960x544x81", help="WIDTHxHEIGHTxFRAMES, separated by commas; all but sparse and offload is done for the first alone")
     parser.add_argument("--weights", default="bf16", choices=("bf16", "fp8"))
-    parser.add_argument("--what", default="sparse,dense,host,profile", help="of sparse, dense, host, compile, profile")
+    parser.add_argument("--what", default="sparse,dense,host,profile", help="of sparse, dense, host (its own Wan), compile, profile, offload (8 GiB of the weights on the GPU, the others in RAM)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--csv", type=Path)
     for name, value in (("dim", 5120), ("ffn", 13824), ("layers", 40)):
@@ -158,19 +162,24 @@ def main():
         for name in options.sizes.split(","):
             shape = Shape(name)
             for kind, config in (("sparse", SPARSE), ("dense", DENSE)):
-                if kind in what:
+                if kind in what and (kind == "sparse" or name == options.sizes.split(",")[0]):
                     rows.append(measure(kind, shape, patcher, options.repeats, config=config))
-            if "profile" in what:
+            if "profile" in what and name == options.sizes.split(",")[0]:
                 profile(shape, patcher.model)
-            if "compile" in what:
+            if "compile" in what and name == options.sizes.split(",")[0]:
                 compiled(shape, patcher, rows, options.repeats)
+        if "offload" in what:  # as on a card with little room for weights: the host leaves the others in RAM
+            comfy.model_management.unload_all_models()
+            needed = torch.cuda.mem_get_info()[0] - RESIDENT
+            comfy.model_management.load_models_gpu([patcher], memory_required=needed, minimum_memory_required=needed)
+            Shape("480x272x17").call(patcher.model)  # the first transfer of all
+            rows += [measure("sparse", Shape(name), patcher, 1, offloaded=True) for name in options.sizes.split(",")]
         if "host" in what:
             comfy.model_management.unload_all_models()
             del patcher
             patcher = load(None, options.weights, *size, foreign=True)
-            for name in options.sizes.split(","):
-                rows.append(measure("ComfyUI's Wan with a source", Shape(name), patcher, 1, foreign=True))
-                rows.append(measure("ComfyUI's Wan without one", Shape(name), patcher, 1, foreign=True, source=False))
+            shape = Shape(options.sizes.split(",")[0])
+            rows.append(measure("ComfyUI's Wan with a source", shape, patcher, 2, foreign=True))
     for row in rows:
         row["weights"] = options.weights
     if options.csv:
