@@ -10,9 +10,10 @@ import comfy.context_windows
 import comfy.model_base
 import comfy.model_management
 import comfy.supported_models
+from comfy.quant_ops import QuantizedTensor
 
 from .sparse_attention import GATHERED_AT_ONCE
-from .wan_model import LIVEditorModel
+from .wan_model import TOKENS_AT_ONCE, LIVEditorModel
 
 SOURCE_KEY = "liveditor_source"
 SOURCE_EMBEDDING = "source_video_embedding_more_memory.weight"
@@ -51,8 +52,10 @@ class LIVEditor(comfy.model_base.WAN21):
     def memory_required(self, input_shape, cond_shapes={}):
         """Bytes that one call needs beside the weights, for the host to decide what stays on the GPU.
 
-        The most is needed in the middle of a self-attention: the fp32 residual stream, q, k and v, and either what the dense
-        half gathers or the scores between block means. The source is always there and as large as the latent.
+        Three places need the most, depending on size and weights: the projections (residual stream, their input, q, k and v),
+        the self-attention (residual stream, q, k, v and what the dense half gathers or the scores between block means) and the
+        feed-forward layer (residual stream, the attention's answer and a part of the tokens, widened). The source is always
+        there and as large as the latent.
 
         Args:
             input_shape: [B, 16, T, H, W].
@@ -60,11 +63,19 @@ class LIVEditor(comfy.model_base.WAN21):
         batch, _, frames, height, width = input_shape
         model = self.diffusion_model
         tokens = 2 * frames * -(-height // model.patch_size[1]) * -(-width // model.patch_size[2])
-        size = comfy.model_management.dtype_size(self.get_dtype_inference())
+        dtype = self.get_dtype_inference()
+        size = comfy.model_management.dtype_size(dtype)
+        weight = model.blocks[0].ffn[0].weight
+        quantised = isinstance(weight, QuantizedTensor)
+        gelu_alone = quantised or weight is not None and weight.dtype != dtype  # else it is part of the matrix product
+
         stream, one = tokens * model.dim * 4, tokens * model.dim * size
-        scores = 1.3 * 4 * model.num_heads * (tokens / 64) ** 2
+        projections = stream + 4 * one + quantised * tokens * model.dim
+        attention = stream + 3 * one + max(GATHERED_AT_ONCE * one, 1.3 * 4 * model.num_heads * (tokens / 64) ** 2)
+        widened = model.dim + 2 * model.ffn_dim if gelu_alone else 2 * model.dim + model.ffn_dim
+        feed_forward = stream + one + min(tokens, TOKENS_AT_ONCE) * widened * size
         rotations = tokens * model.dim // model.num_heads * 2 * 4
-        return batch * (stream + 3 * one + max(GATHERED_AT_ONCE * one, scores)) + rotations + WORKSPACES
+        return batch * max(projections, attention, feed_forward) + rotations + WORKSPACES
 
     def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=[]):
         if cond_key == SOURCE_KEY:
