@@ -10,7 +10,6 @@ import comfy.model_management
 import comfy.ops
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.ldm.wan.model import WanAttentionBlock, WanModel, WanSelfAttention, WanT2VCrossAttention, repeat_e, sinusoidal_embedding_1d
-from comfy.quant_ops import QuantizedTensor
 
 from ..kernels import available_dense_attention, dense_attention, token_ops
 from .config import SparseAttentionConfig
@@ -126,8 +125,9 @@ class FeedForward(torch.nn.Sequential):
 
     def forward(self, x):
         first, _, last = self
-        fused = x.device.type == "cuda" and first.weight.dtype == x.dtype and first.bias is not None and x.dtype in (torch.float16, torch.bfloat16)
-        if not fused or isinstance(first.weight, QuantizedTensor) or "forward" in vars(first) or torch.compiler.is_compiling() or torch.is_grad_enabled():
+        # Quantised weights are other types of tensor, and only their own layer knows how to multiply by them.
+        plain = type(first.weight) in (torch.Tensor, torch.nn.Parameter) and first.weight.dtype == x.dtype and "forward" not in vars(first)
+        if not plain or x.device.type != "cuda" or x.dtype == torch.float32 or torch.compiler.is_compiling() or torch.is_grad_enabled():
             return super().forward(x)
         weight, bias, stream = comfy.ops.cast_bias_weight(first, x, offloadable=True)
         wide = torch._addmm_activation(bias, x.flatten(0, 1), weight.t(), use_gelu=True).unflatten(0, x.shape[:2])  # its GELU is the tanh one, as Wan's

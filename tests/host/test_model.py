@@ -6,9 +6,11 @@ import re
 
 import host
 import pytest
+import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 
+import comfy.ops
 import comfy.patcher_extension
 import comfy.sd
 import comfy.supported_models
@@ -16,7 +18,7 @@ import nodes as host_nodes
 from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
 from comfy_extras.nodes_easycache import EasyCacheNode
 from comfy_extras.nodes_video_model import ConditioningSetAreaPercentageVideo
-from liveditor.liveditor_core import flow_unipc, model_config
+from liveditor.liveditor_core import checkpoint, flow_unipc, model_config
 from liveditor.liveditor_core.checkpoint import convert_checkpoint
 from liveditor.liveditor_core.config import OPTIONS_KEY
 from liveditor.liveditor_core.model_config import SOURCE_KEY, LIVEditor, LIVEditorT2V
@@ -138,6 +140,58 @@ def test_lora_on_q_changes_the_output(tiny_model, conditioning, latent):
     plain = sample(tiny_model, conditioning, latent)
     assert not torch.allclose(sample(with_lora, conditioning, latent), plain, atol=1e-3)
     assert torch.equal(sample(tiny_model, conditioning, latent), plain), "the LoRA stayed in the model it was not given to"
+
+
+@pytest.mark.parametrize("name, known", [("diffusion_model.{}.{}.weight", True), ("lora_unet_{}.{}.weight", True), ("another_model.{}.{}.weight", False)])
+def test_lora_files_of_wan_apply_and_the_rest_is_named(tiny_model, caplog, name, known):
+    """In the ways that LoRA files for Wan name their layers; every layer of a block is found, what is not is said."""
+    layers = [f"blocks.1.{layer}" for layer in (*(f"{a}.{x}" for a in ("self_attn", "cross_attn") for x in "qkvo"), "ffn.0", "ffn.2")] + ["blocks.1.cross_attn.k_img"]
+    widths = {"ffn.0": (256, 512), "ffn.2": (512, 256)}
+    lora = {}
+    for layer in layers:
+        inputs, outputs = widths.get(layer[len("blocks.1."):], (256, 256))
+        key = layer.replace(".", "_") if name.startswith("lora_unet") else layer
+        down, up = ("lora_A", "lora_B") if name.startswith("diffusion_model") else ("lora_down", "lora_up")
+        lora |= {name.format(key, down): torch.ones(4, inputs), name.format(key, up): torch.ones(outputs, 4)}
+    with caplog.at_level(logging.WARNING):
+        with_lora, _ = comfy.sd.load_lora_for_models(tiny_model, None, lora, 1.0, 0.0)
+    unknown = [record.message for record in caplog.records if "not loaded" in record.message]
+    assert len(with_lora.patches) == (10 if known else 0)
+    assert all("k_img" in message for message in unknown) if known else len(unknown) == len(lora)
+    assert any("k_img" in message for message in unknown)
+
+
+class Packed(torch.Tensor):
+    """A weight whose numbers are bytes, as loaders of packed files bring them; its layer's `scale` makes them floats again."""
+
+    @staticmethod
+    def of(weight):
+        packed = (weight / weight.abs().amax() * 127).round().to(torch.int8).as_subclass(Packed)
+        packed.scale = weight.abs().amax().item() / 127
+        return packed
+
+
+class PackedOps(comfy.ops.manual_cast):
+    """Operations of a loader of packed files: a linear layer keeps its weight packed and unpacks it for every call."""
+
+    class Linear(comfy.ops.manual_cast.Linear):
+        def _load_from_state_dict(self, state_dict, prefix, *args):
+            self.scale = getattr(state_dict[f"{prefix}weight"], "scale", None)
+            self.weight = torch.nn.Parameter(state_dict[f"{prefix}weight"], requires_grad=False)
+            self.bias = torch.nn.Parameter(state_dict[f"{prefix}bias"], requires_grad=False) if f"{prefix}bias" in state_dict else None
+
+        def forward(self, x):
+            weight = self.weight.to(x.dtype) if self.scale is None else self.weight.as_subclass(torch.Tensor).to(x.dtype) * self.scale
+            return torch.nn.functional.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+
+def test_operations_of_other_loaders(library, tiny_model, conditioning, latent):
+    """As GGUF loaders do it: packed weights through `custom_operations`; the model must always call its layers and never read their numbers."""
+    state = {key: Packed.of(value.float()) if checkpoint.QUANTISED.fullmatch(key) else value for key, value in tiny_models.transformer().items()}
+    model = comfy.sd.load_diffusion_model_state_dict(state, {"custom_operations": PackedOps})
+    assert isinstance(model.model, LIVEditor) and isinstance(model.model.diffusion_model.blocks[0].ffn[0].weight, Packed)
+    out, expected = sample(model, conditioning, latent), sample(tiny_model, conditioning, latent)
+    assert ((out - expected).norm() / expected.norm()).item() < 0.1
 
 
 @pytest.mark.parametrize("weight_type", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16])
