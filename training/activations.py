@@ -29,22 +29,25 @@ def main():
     options = parser.parse_args()
     tensors, calls, attend = {}, 0, wan_model._attend
 
-    def record(q, k, v, gate, layout, transformer_options):
+    def record(q, k, v, gate, layout, transformer_options, **how):
         nonlocal calls
         step, layer = divmod(calls, LAYERS)
         if (step, layer) in RECORDED:
             for name, x in (("q", q), ("k", k), ("v", v)):
-                tensors[f"step{step}.layer{layer}.{name}"] = x.transpose(1, 2).bfloat16()
+                tensors[f"step{step}.layer{layer}.{name}"] = x.transpose(1, 2).to(torch.bfloat16, copy=True)  # the answer is written over q
             tensors[f"step{step}.layer{layer}.gate"] = gate.float()
             assert (layout.target, layout.source) == (tokens, tokens)
         calls += 1
-        return attend(q, k, v, gate, layout, transformer_options)
+        return attend(q, k, v, gate, layout, transformer_options, **how)
 
     tokens = (FRAMES + 3) // 4 * (SIZE[0] // 16) * (SIZE[1] // 16)
     wan_model._attend = record
-    with torch.inference_mode():
-        nano = evaluate.Nano(options.models)
-        nano.edit(nano.with_settings(RECOMMENDED["ratios"]), nano.source(options.clips / CLIP_NAME, size=SIZE, frames=FRAMES), PROMPT)
+    try:
+        with torch.inference_mode():
+            nano = evaluate.Nano(options.models)
+            nano.edit(nano.with_settings(RECOMMENDED["ratios"]), nano.source(options.clips / CLIP_NAME, size=SIZE, frames=FRAMES), PROMPT)
+    finally:
+        wan_model._attend = attend
     assert calls == RECOMMENDED["steps"] * LAYERS
     save(options.out, tensors, {"what": "q, k, v [1, tokens, heads, 128] and gates [1, tokens] of liveditor-nano", "target_tokens": json.dumps(tokens),
                                 "made": f"training/activations.py: {CLIP_NAME}, {SIZE[0]}x{SIZE[1]}, {FRAMES} frames, '{PROMPT}'"})
