@@ -245,8 +245,9 @@ class LIVEditorModel(WanModel):
         blocks_replace = transformer_options.get("patches_replace", {}).get("dit", {})
         transformer_options["total_blocks"] = len(self.blocks)
         transformer_options["block_type"] = "double"
-        # Other packs may keep what a block was given, and graphs are compiled and trained without overwriting.
-        private = not (patches or blocks_replace or self._replaced_attention() or torch.compiler.is_compiling() or torch.is_grad_enabled())
+        # Other packs may keep what a block was given, graphs are compiled and trained without overwriting, and a time for
+        # every frame means a modulation for every token, which parts of the sequence would have to share out.
+        private = not (e0.shape[1] > 1 or patches or blocks_replace or self._replaced_attention() or torch.compiler.is_compiling() or torch.is_grad_enabled())
         for i, block in enumerate(self.blocks):
             transformer_options["block_index"] = i
             if ("double_block", i) in blocks_replace:

@@ -377,3 +377,12 @@ def test_attention_patches_of_other_nodes_are_called(tiny_model, conditioning, l
     changed = sample(model, conditioning, latent)
     assert {"attn1", "attn2", "block", "replace"} == set(called)
     torch.testing.assert_close(changed, sample(tiny_model, conditioning, latent), atol=1e-3, rtol=1e-3)
+
+
+def test_a_time_for_every_frame(tiny_model, conditioning, latent):
+    """As video samplers with a time per frame ask for it: the same time everywhere is the same as one time."""
+    model, text = tiny_model.model, conditioning[0][0][0]
+    text = torch.nn.functional.pad(text, (0, 0, 0, 512 - text.shape[1]))
+    with torch.inference_mode():
+        one, many = (model.diffusion_model(latent, torch.full(shape, 800.0), text, liveditor_source=latent, transformer_options={}) for shape in ((1,), (1, FRAMES)))
+    torch.testing.assert_close(one, many, atol=1e-4, rtol=1e-4)
