@@ -1,57 +1,14 @@
 """The shipped workflow on the canvas of a real browser: opens whole, runs, and gives a video."""
 
 import json
-import os
-import shutil
 import time
 
 import host
 import pytest
-import tiny_models
-from playwright.sync_api import sync_playwright
+from canvas import open_workflow
 
-CHROMIUM_ARGUMENTS = ("--no-sandbox --headless=new --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-                      "--disable-component-update --disable-sync").split()
 WORKFLOWS = sorted((host.PACK / "workflows").glob("*.json"))
 OWN_NODES = {"LoadLIVEditor", "EncodeSourceVideo", "SparseAttentionSettings", "LIVEditSampler", "DecodeVideo"}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A ComfyUI folder of a user who has the models that the workflows name; here they are the tiny ones."""
-    tiny_models.make_in_subprocess()
-    base = tmp_path_factory.mktemp("comfyui")
-    for folder in ("custom_nodes", "input", "output", "temp", "user", *(f"models/{f}" for f in tiny_models.PLACES.values())):
-        (base / folder).mkdir(parents=True)
-    (base / "custom_nodes" / "ComfyUI-LIVEditor").symlink_to(host.PACK, target_is_directory=True)
-    shutil.copy(host.CLIPS / "bikes.mp4", base / "input" / "bikes.mp4")
-    names = {"diffusion_models": "liveditor_14b_bf16", "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled", "vae": "wan_2.1_vae"}
-    for tiny, folder in tiny_models.PLACES.items():
-        host.link_or_copy(host.RUN / "models" / folder / tiny, base / "models" / folder / f"{names[folder]}.safetensors")
-    return base
-
-
-@pytest.fixture(scope="module")
-def page(base):
-    """A browser page with ComfyUI open; it can reach nothing but this machine."""
-    with host.Server(base=base) as server, sync_playwright() as playwright:
-        server.client.post("api/settings/Comfy.TutorialCompleted", True)
-        browser = playwright.chromium.launch(executable_path=os.environ["LIVEDITOR_CHROMIUM"], args=CHROMIUM_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1680, "height": 1050})
-        local = (f"http://127.0.0.1:{server.port}/", "data:", "blob:")
-        page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(local) else route.abort())
-        page.client = server.client
-        page.goto(local[0])
-        page.wait_for_function("window.app?.extensionManager && window.app.canvas", timeout=60_000)
-        page.wait_for_selector(".p-blockui-mask", state="hidden")
-        page.wait_for_selector("#graph-canvas")
-        yield page
-        browser.close()
-
-
-def open_workflow(page, path):
-    page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [json.loads(path.read_text(encoding="utf-8")), path.stem])
-    page.wait_for_function("n => app.graph.nodes.length === n", arg=len(json.loads(path.read_text(encoding='utf-8'))["nodes"]))
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -1,0 +1,45 @@
+"""A ComfyUI in a real browser, the same for all tests here."""
+
+import os
+import shutil
+
+import host
+import pytest
+import tiny_models
+from playwright.sync_api import sync_playwright
+
+CHROMIUM_ARGUMENTS = ("--no-sandbox --headless=new --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+                      "--disable-component-update --disable-sync").split()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """A ComfyUI folder of a user who has the models that the workflows name; here they are the tiny ones."""
+    tiny_models.make_in_subprocess()
+    base = tmp_path_factory.mktemp("comfyui")
+    for folder in ("custom_nodes", "input", "output", "temp", "user", *(f"models/{f}" for f in tiny_models.PLACES.values())):
+        (base / folder).mkdir(parents=True)
+    (base / "custom_nodes" / "ComfyUI-LIVEditor").symlink_to(host.PACK, target_is_directory=True)
+    shutil.copy(host.CLIPS / "bikes.mp4", base / "input" / "bikes.mp4")
+    names = {"diffusion_models": "liveditor_14b_bf16", "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled", "vae": "wan_2.1_vae"}
+    for tiny, folder in tiny_models.PLACES.items():
+        host.link_or_copy(host.RUN / "models" / folder / tiny, base / "models" / folder / f"{names[folder]}.safetensors")
+    return base
+
+
+@pytest.fixture(scope="session")
+def page(base):
+    """A browser page with ComfyUI open; it can reach nothing but this machine."""
+    with host.Server(base=base) as server, sync_playwright() as playwright:
+        server.client.post("api/settings/Comfy.TutorialCompleted", True)
+        browser = playwright.chromium.launch(executable_path=os.environ["LIVEDITOR_CHROMIUM"], args=CHROMIUM_ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1680, "height": 1050})
+        local = (f"http://127.0.0.1:{server.port}/", "data:", "blob:")
+        page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(local) else route.abort())
+        page.client = server.client
+        page.goto(local[0])
+        page.wait_for_function("window.app?.extensionManager && window.app.canvas", timeout=60_000)
+        page.wait_for_selector(".p-blockui-mask", state="hidden")
+        page.wait_for_selector("#graph-canvas")
+        yield page
+        browser.close()

@@ -1,0 +1,109 @@
+"""Sparse Attention Settings on the canvas: presets and the readout while values are dragged, in both renderers and languages."""
+
+import host
+import pytest
+from canvas import open_workflow
+
+from liveditor.liveditor_core.config import SparseAttentionConfig
+from liveditor.liveditor_core.token_layout import TokenLayout
+
+WORKFLOW = host.PACK / "workflows" / "liveditor_edit.json"
+NODE = "app.graph.nodes.find(n => n.type === 'SparseAttentionSettings')"
+READOUT = ".liveditor-budget"
+
+
+def values(page):
+    return page.evaluate(f"() => Object.fromEntries({NODE}.widgets.map(w => [w.name, w.value]))")
+
+
+def set_value(page, name, value):
+    page.evaluate(f"([name, value]) => {{ {NODE}.widgets.find(w => w.name === name).value = value }}", [name, value])
+
+
+def set_setting(page, name, value):
+    page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
+
+
+@pytest.fixture(params=[False, True], ids=["canvas", "nodes 2.0"])
+def settings_node(page, request):
+    """The node in view, by either renderer."""
+    set_setting(page, "Comfy.VueNodes.Enabled", request.param)
+    open_workflow(page, WORKFLOW)
+    page.evaluate(f"() => {{ const node = {NODE}; app.canvas.setZoom?.(1.6); app.canvas.ds.scale = 1.6; app.canvas.centerOnNode(node); app.canvas.setDirty(true, true); }}")
+    page.wait_for_selector(READOUT, timeout=10_000)
+    page.wait_for_timeout(500)
+    yield page
+    set_setting(page, "Comfy.VueNodes.Enabled", False)
+
+
+def readout(page, contains=""):
+    page.wait_for_function("([selector, text]) => document.querySelector(selector)?.innerText.includes(text)", arg=[READOUT, contains], timeout=5_000)
+    return page.locator(READOUT).inner_text()
+
+
+def test_the_readout_and_the_presets(settings_node):
+    page = settings_node
+    assert "30.3 % of dense attention, a step about 2.0x as fast" in readout(page, "85,680 tokens")
+    for preset, expected in (("Faster", {"flat_ratio": 0.25}), ("Finest", {"sar": 0.125, "srr": 0.25, "flat_ratio": 0.75}), ("Dense", {"backend": "dense"}),
+                             ("Released", {"sar": 0.0625, "srr": 0.125, "flat_ratio": 0.5, "backend": "auto"})):
+        page.evaluate(f"preset => {{ const w = {NODE}.widgets.find(w => w.name === 'preset'); w.value = preset; w.callback(preset); }}", preset)
+        assert expected.items() <= values(page).items()
+        page.wait_for_timeout(250)
+        assert values(page)["preset"] == preset
+        assert ("dense: nothing is left out" in readout(page)) == (preset == "Dense")
+    set_value(page, "flat_ratio", 0.4)
+    page.wait_for_timeout(250)
+    assert values(page)["preset"] == "custom"
+
+
+def test_the_size_of_the_connected_source_counts(settings_node):
+    page = settings_node
+    page.evaluate("() => { const w = app.graph.nodes.find(n => n.type === 'EncodeSourceVideo').widgets.find(w => w.name === 'max_frames'); w.value = 33; }")
+    assert "960x544, 33 frames: 36,720 tokens" in readout(page, "36,720")
+
+
+def test_dragging_changes_the_readout(page):
+    """With a real mouse on the classic canvas, where number widgets are dragged."""
+    open_workflow(page, WORKFLOW)
+    page.evaluate(f"() => {{ app.canvas.ds.scale = 1.6; app.canvas.centerOnNode({NODE}); app.canvas.setDirty(true, true); }}")
+    before = readout(page, "30.3 %")
+    page.wait_for_timeout(500)
+    x, y = page.evaluate(f"""() => {{ const node = {NODE}, w = node.widgets.find(w => w.name === 'flat_ratio');
+        const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + w.last_y + 10]);
+        const box = app.canvas.canvas.getBoundingClientRect(); return [box.x + x, box.y + y]; }}""")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    seen = set()
+    for step in range(1, 9):
+        page.mouse.move(x + 6 * step, y)
+        page.wait_for_timeout(150)
+        seen.add(page.locator(READOUT).inner_text())
+    page.mouse.up()
+    assert values(page)["flat_ratio"] != 0.5
+    assert len(seen - {before}) > 1, "the readout must follow while the mouse is down"
+
+
+def test_in_chinese(page):
+    open_workflow(page, WORKFLOW)
+    set_setting(page, "Comfy.Locale", "zh")
+    try:
+        assert "剩余计算量为稠密注意力的 30.3 %" in readout(page, "剩余")
+    finally:
+        set_setting(page, "Comfy.Locale", "en")
+
+
+def test_nothing_of_it_is_saved_or_sent(page):
+    open_workflow(page, WORKFLOW)
+    saved, sent = page.evaluate(f"async () => [{NODE}.serialize().widgets_values, Object.values((await app.graphToPrompt()).output).find(n => n.class_type === 'SparseAttentionSettings').inputs]")
+    assert saved == [0.0625, 0.125, 0.5, "auto", "sharpest (as released)"]
+    assert not {"preset", "budget"} & sent.keys()
+
+
+def test_the_canvas_counts_as_the_model_does(page):
+    cases = [{"sar": sar, "srr": srr, "flat_ratio": flat, "backend": backend, "target": target}
+             for sar in (0.0, 0.0625, 0.3, 1.0) for srr in (0.0, 0.125, 1.0) for flat in (0.0, 0.37, 1.0) for target in (30, 64, 1000, 42_840, 14_040) for backend in ("auto", "dense")]
+    ours = page.evaluate("""async cases => { const budget = await import('/extensions/ComfyUI-LIVEditor/budget.js');
+        return cases.map(c => budget.denseFraction(c, c.target)); }""", cases)
+    for case, fraction in zip(cases, ours):
+        config = SparseAttentionConfig.from_settings(**{k: v for k, v in case.items() if k != "target"}, dense_half="sharpest")
+        assert fraction == pytest.approx(config.dense_fraction(TokenLayout(case["target"], case["target"])), abs=1e-9), case

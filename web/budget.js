@@ -1,0 +1,44 @@
+// What the settings of sparse attention leave to compute: the same counts as liveditor_core/config.py, for the canvas.
+
+const BLOCK = 64;
+const LARGEST_OF = { "auto 540p": [960, 544], "auto 480p": [832, 480] };
+// Attention takes this much of a dense step per token, in parts of all else: 9.1 against 3.3 s at 85,680 tokens on an H200.
+const ATTENTION_PER_TOKEN = 9.1 / 3.3 / 85680;
+// Choosing and moving blocks, in parts of the attention that is left: 2.92 s measured where the count says 0.303 of 9.1.
+const OVERHEAD = 1.06;
+
+export const RELEASED = { sar: 0.0625, srr: 0.125, flat_ratio: 0.5 };
+export const PRESETS = {
+  Released: RELEASED,
+  Faster: { sar: 0.0625, srr: 0.125, flat_ratio: 0.25 },
+  Finest: { sar: 0.125, srr: 0.25, flat_ratio: 0.75 },
+};
+
+/** Tokens of one stream. `frames` is padded to 4n + 1, as the VAE wants it. */
+export function targetTokens({ width, height, frames }) {
+  return (Math.ceil((frames - 1) / 4) + 1) * Math.ceil(width / 16) * Math.ceil(height / 16);
+}
+
+/** Share of dense attention's multiply-adds that is left, for as many source as target tokens. */
+export function denseFraction({ sar, srr, flat_ratio, backend }, target) {
+  const blocks = Math.ceil((2 * target) / BLOCK);
+  const targetBlocks = Math.floor(target / BLOCK);
+  if (backend === "dense" || targetBlocks === 0) return 1;
+  const kept = srr > 0 ? Math.max(1, Math.trunc((blocks - targetBlocks) * srr)) : 0;
+  const kv = Math.ceil(target / BLOCK) + kept;
+  const exact = Math.max(1, Math.trunc(kv * sar));
+  const dense = Math.trunc(blocks * flat_ratio);
+  return Math.min(1, (dense * kv + (blocks - dense) * (exact + (kv - exact) / BLOCK)) / blocks ** 2);
+}
+
+/** How many times as fast as a dense one a step of the 14B is about. */
+export function speedUp(fraction, target) {
+  const attention = ATTENTION_PER_TOKEN * 2 * target;
+  return fraction === 1 ? 1 : (1 + attention) / (1 + attention * fraction * OVERHEAD);
+}
+
+/** The size that an Encode Source Video node asks for; of automatic sizes the wide one, of all frames the trained number. */
+export function sizeOf(values) {
+  const [width, height] = LARGEST_OF[values?.size] ?? [values?.width ?? 960, values?.height ?? 544];
+  return { width, height, frames: values?.max_frames || 81 };
+}

@@ -1,0 +1,96 @@
+// On Sparse Attention Settings: presets, and what the settings leave to compute, while they are dragged.
+
+import { app } from "../../scripts/app.js";
+import { denseFraction, PRESETS, sizeOf, speedUp, targetTokens } from "./budget.js";
+
+const CUSTOM = "custom";
+const DENSE = "Dense";
+const REFRESH = 100; // milliseconds; the only way that sees dragging, typing, loading, undo and other nodes alike
+const WORDS = {
+  en: {
+    preset: "preset",
+    left: (percent, times) => `${percent} % of dense attention, a step about ${times}x as fast`,
+    dense: () => "dense: nothing is left out",
+    at: (size, tokens) => `at ${size.width}x${size.height}, ${size.frames} frames: ${tokens} tokens`,
+  },
+  zh: {
+    preset: "预设",
+    left: (percent, times) => `剩余计算量为稠密注意力的 ${percent} %，每步约快 ${times} 倍`,
+    dense: () => "稠密：计算全部注意力",
+    at: (size, tokens) => `${size.width}x${size.height}，${size.frames} 帧：${tokens} 个 token`,
+  },
+};
+
+function words() {
+  const locale = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
+  return WORDS[locale.slice(0, 2)] ?? WORDS.en;
+}
+
+function values(node) {
+  return Object.fromEntries((node?.widgets ?? []).map((widget) => [widget.name, widget.value]));
+}
+
+/** The node whose size counts: the connected Encode Source Video, else the only one of the graph. */
+function encoder(node) {
+  const link = node.graph?.links?.get?.(node.inputs?.find((input) => input.name === "source")?.link);
+  if (link) return node.graph.getNodeById(link.origin_id);
+  const all = (node.graph?.nodes ?? []).filter((other) => other.comfyClass === "EncodeSourceVideo");
+  return all.length === 1 ? all[0] : undefined;
+}
+
+function presetOf(settings) {
+  if (settings.backend === "dense") return DENSE;
+  const same = ([, preset]) => Object.entries(preset).every(([name, value]) => Math.abs(settings[name] - value) < 1e-6);
+  return Object.entries(PRESETS).find(same)?.[0] ?? CUSTOM;
+}
+
+function choose(node, name) {
+  const set = (key, value) => {
+    const widget = node.widgets.find((each) => each.name === key);
+    widget.value = value;
+    widget.callback?.(value);
+  };
+  if (name === DENSE) set("backend", "dense");
+  if (!PRESETS[name]) return;
+  Object.entries(PRESETS[name]).forEach(([key, value]) => set(key, value));
+  if (values(node).backend === "dense") set("backend", "auto");
+}
+
+app.registerExtension({
+  name: "LIVEditor.SparseAttentionSettings",
+  nodeCreated(node) {
+    if (node.comfyClass !== "SparseAttentionSettings") return;
+    // Neither is an input of the node: they come last and are saved nowhere.
+    const preset = node.addWidget("combo", "preset", "Released", (name) => choose(node, name), { values: [...Object.keys(PRESETS), DENSE, CUSTOM], serialize: false });
+    preset.serialize = false;
+    preset.label = words().preset;
+    const text = document.createElement("div");
+    text.className = "liveditor-budget";
+    text.style.cssText = "font-size: 11px; line-height: 1.35; padding: 4px 8px; opacity: 0.85; overflow: hidden; pointer-events: none;";
+    const readout = node.addDOMWidget("budget", "liveditor_budget", text, { serialize: false, getMinHeight: () => 64, getMaxHeight: () => 64 });
+    readout.serialize = false;
+
+    const refresh = () => {
+      const settings = values(node);
+      const size = sizeOf(values(encoder(node)));
+      const target = targetTokens(size);
+      const fraction = denseFraction(settings, target);
+      const say = words();
+      const first = fraction === 1 ? say.dense() : say.left((100 * fraction).toFixed(1), speedUp(fraction, target).toFixed(1));
+      const line = `${first}\n${say.at(size, (2 * target).toLocaleString("en"))}`;
+      if (text.innerText !== line) text.innerText = line;
+      const name = presetOf(settings);
+      if (preset.value !== name) {
+        preset.value = name;
+        node.setDirtyCanvas?.(true);
+      }
+    };
+    const timer = setInterval(refresh, REFRESH);
+    const removed = node.onRemoved;
+    node.onRemoved = function () {
+      clearInterval(timer);
+      return removed?.apply(this, arguments);
+    };
+    refresh();
+  },
+});
