@@ -1,4 +1,4 @@
-"""A ComfyUI in a real browser, the same for all tests here."""
+"""A ComfyUI in a real browser, for the tests of one file: Playwright keeps an event loop running, which other tests need for themselves."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ CHROMIUM_ARGUMENTS = ("--no-sandbox --headless=new --disable-gpu --disable-quic 
                       "--disable-component-update --disable-sync").split()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A ComfyUI folder of a user who has the models that the workflows name; here they are the tiny ones."""
     tiny_models.make_in_subprocess()
@@ -27,7 +27,7 @@ def base(tmp_path_factory):
     return base
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(base):
     """A browser page with ComfyUI open; it can reach nothing but this machine."""
     with host.Server(base=base) as server, sync_playwright() as playwright:
