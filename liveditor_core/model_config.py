@@ -61,8 +61,12 @@ class LIVEditor(comfy.model_base.WAN21):
             input_shape: [B, 16, T, H, W].
         """
         batch, _, frames, height, width = input_shape
+        _, patch_height, patch_width = self.diffusion_model.patch_size
+        return self.memory_of_call(batch, 2 * frames * -(-height // patch_height) * -(-width // patch_width))
+
+    def memory_of_call(self, batch, tokens):
+        """The same for so many tokens of target and source together."""
         model = self.diffusion_model
-        tokens = 2 * frames * -(-height // model.patch_size[1]) * -(-width // model.patch_size[2])
         dtype = self.get_dtype_inference()
         size = comfy.model_management.dtype_size(dtype)
         weight = model.blocks[0].ffn[0].weight

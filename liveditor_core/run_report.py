@@ -10,7 +10,7 @@ import comfy.model_management
 import comfy.patcher_extension
 
 from .config import SparseAttentionConfig
-from .sparse_attention import compute_left, plan_attention
+from .sparse_attention import plan_attention
 
 KEY = "liveditor_run"
 GIB = 2**30
@@ -44,7 +44,7 @@ class RunReport:
             self._calls.append(time.perf_counter() - start)
 
     @contextlib.contextmanager
-    def run(self, model, noise_shape, steps, step_times):
+    def run(self, model, steps, step_times):
         """Watches a whole run; `step_times` gets the clock's time at every step's end."""
         self._begin()
         device = comfy.model_management.get_torch_device()
@@ -60,7 +60,7 @@ class RunReport:
             return
         shape, where, dtype, layout, config, dense_kernel = self._what
         plan = plan_attention(layout=layout, config=config, device=where, dtype=dtype, head_dim=shape[-1])
-        left = compute_left(layout=layout, config=config, device=where, dtype=dtype, head_dim=shape[-1])
+        left = 1.0 if plan.dense_everywhere else config.dense_fraction(layout)
         whole = ended - started
         first = step_times[0] - started if step_times else whole
         each = (ended - step_times[0]) / (steps - 1) if step_times and steps > 1 else whole / steps
@@ -71,11 +71,15 @@ class RunReport:
             f"  time: {each:.2f} s per step, the first {first:.2f} s, {whole:.1f} s in all",
         ]
         if on_gpu:
-            peak, estimate = torch.cuda.max_memory_allocated(device), model.memory_required([shape[0], *noise_shape[1:]])
+            peak, estimate = torch.cuda.max_memory_allocated(device), model.memory_of_call(shape[0], layout.tokens)
             lines.append(f"  memory: peak {peak / GIB:.1f} GiB on the GPU, {(peak - before) / GIB:.2f} GiB of it above the {before / GIB:.1f} GiB that lay there before, estimated {estimate / GIB:.2f} GiB")
         lines.append(f"  done without: {'; '.join(plan.reasons) or 'nothing'}")
         self.text = "\n".join(lines)
         logging.info(self.text)
+
+    def needed(self, model):
+        """Bytes that one call needs beside the weights, as far as a call has come to be."""
+        return None if self._what is None else model.memory_of_call(1, self._what[3].tokens)
 
     def _attention_seconds(self):
         """Of every call."""
@@ -118,22 +122,24 @@ def _sample_and_report(executor, guider, sigmas, extra_args, callback, noise, *a
             callback(*state)
 
     steps = len(sigmas) - 1
+    if steps < 1 or torch.is_grad_enabled():  # training comes this way too
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
     try:
-        with report.run(guider.inner_model, noise.shape, steps, step_times):
+        with report.run(guider.inner_model, steps, step_times):
             return executor(guider, sigmas, extra_args, each_step, noise, *args, **kwargs)
     except Exception as error:
-        explained = _explain(error, f"step {min(len(step_times) + 1, steps)} of {steps}", guider.inner_model, noise.shape, config)
+        explained = _explain(error, f"step {min(len(step_times) + 1, steps)} of {steps}", report.needed(guider.inner_model), config)
         if explained is None:
             raise
         raise explained from error
 
 
-def _explain(error, when, model, shape, config):
+def _explain(error, when, needed, config):
     """The same failure in words that help, of a type that the host treats alike; None where the original says enough."""
     if comfy.model_management.is_oom(error):
-        needed = model.memory_required([1, *shape[1:]]) / GIB
+        size = "" if needed is None else f" One call at this size needs about {needed / GIB:.1f} GiB beside the weights."
         return comfy.model_management.OOM_EXCEPTION(
-            f"LIVEditor: out of GPU memory in {when}. One call at this size needs about {needed:.1f} GiB beside the weights. Use a smaller size, fewer frames or fp8 weights, "
+            f"LIVEditor: out of GPU memory in {when}.{size} Use a smaller size, fewer frames or fp8 weights, "
             "close other programs that use the GPU, or start ComfyUI with --reserve-vram. Nothing was saved of this run; the next one starts afresh.")
     if isinstance(error, comfy.model_management.ACCELERATOR_ERROR) and "CUDA" in str(error):
         return RuntimeError(

@@ -5,12 +5,14 @@ too, but hold all pixels on the GPU. The result is the same.
 """
 
 import logging
+from functools import partial
 
 import torch
 
 import comfy.model_management
 from comfy.ldm.wan.vae import WanVAE, count_cache_layers
 
+TILES = {"tile_x": 32, "tile_y": 32, "overlap": 8}  # of the latent, as the host decodes when memory ran out
 LONGEST_AT_ONCE = 161  # frames, ten seconds: up to here the host's own way
 
 
@@ -41,7 +43,7 @@ def decode_latent(vae, latent):
     """
     if 4 * latent.shape[2] - 3 <= LONGEST_AT_ONCE or not isinstance(vae.first_stage_model, WanVAE):
         return vae.decode(latent).flatten(0, -4)
-    return _or_in_tiles(vae, _decode, vae.decode_tiled, latent).flatten(0, -4)
+    return _or_in_tiles(vae, _decode, partial(vae.decode_tiled, **TILES), latent).flatten(0, -4)
 
 
 def _or_in_tiles(vae, whole, in_tiles, x):

@@ -130,8 +130,10 @@ class FeedForward(torch.nn.Sequential):
         if not plain or x.device.type != "cuda" or x.dtype == torch.float32 or torch.compiler.is_compiling() or torch.is_grad_enabled():
             return super().forward(x)
         weight, bias, stream = comfy.ops.cast_bias_weight(first, x, offloadable=True)
-        wide = torch._addmm_activation(bias, x.flatten(0, 1), weight.t(), use_gelu=True).unflatten(0, x.shape[:2])  # its GELU is the tanh one, as Wan's
-        comfy.ops.uncast_bias_weight(first, weight, bias, stream)
+        try:
+            wide = torch._addmm_activation(bias, x.flatten(0, 1), weight.t(), use_gelu=True).unflatten(0, x.shape[:2])  # its GELU is the tanh one, as Wan's
+        finally:
+            comfy.ops.uncast_bias_weight(first, weight, bias, stream)
         return last(wide)
 
 
@@ -235,6 +237,8 @@ class LIVEditorModel(WanModel):
         e = self.time_embedding(sinusoidal_embedding_1d(self.freq_dim, t.floor().flatten()))
         e = e.reshape(t.shape[0], -1, e.shape[-1])
         e0 = self.time_projection(e).unflatten(2, (6, self.dim))
+        if e0.shape[1] > 1:  # a time for every frame, which the source's frames share
+            e0 = torch.cat([e0, e0], dim=1)
         context = self.text_embedding(context)
 
         first_step = _is_first_step(transformer_options)
@@ -247,7 +251,7 @@ class LIVEditorModel(WanModel):
         transformer_options["block_type"] = "double"
         # Other packs may keep what a block was given, graphs are compiled and trained without overwriting, and a time for
         # every frame means a modulation for every token, which parts of the sequence would have to share out.
-        private = not (e0.shape[1] > 1 or patches or blocks_replace or self._replaced_attention() or torch.compiler.is_compiling() or torch.is_grad_enabled())
+        private = not (e0.shape[1] > 1 or patches or blocks_replace or self._has_replaced_layers(transformer_options) or torch.compiler.is_compiling() or torch.is_grad_enabled())
         for i, block in enumerate(self.blocks):
             transformer_options["block_index"] = i
             if ("double_block", i) in blocks_replace:
@@ -272,6 +276,10 @@ class LIVEditorModel(WanModel):
     def _replaced_attention(self):
         """Indices of the blocks whose self-attention another node has replaced."""
         return [i for i, block in enumerate(self.blocks) if "forward" in vars(block.self_attn)]
+
+    def _has_replaced_layers(self, transformer_options):
+        """Whether other packs compute anything within a block, and may want all of the sequence at once."""
+        return "optimized_attention_override" in transformer_options or any("forward" in vars(module) for block in self.blocks for module in block.modules())
 
     def _warn_of_replaced_attention(self):
         if replaced := self._replaced_attention():

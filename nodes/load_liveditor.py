@@ -48,6 +48,8 @@ class LoadLIVEditor(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, checkpoint, text_encoder, vae, **_):
         """A file that was replaced under its old name is loaded again; one that is gone is missed by name."""
+        if None in (checkpoint, text_encoder, vae):  # a linked name, which the host knows only when it runs
+            return None
         return [(path, os.path.getsize(path), os.path.getmtime(path)) if os.path.isfile(path) else None for path in cls._paths(checkpoint, text_encoder, vae)]
 
     @staticmethod

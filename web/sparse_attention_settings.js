@@ -66,7 +66,7 @@ app.registerExtension({
     preset.label = words().preset;
     const text = document.createElement("div");
     text.className = "liveditor-budget";
-    text.style.cssText = "font-size: 11px; line-height: 1.35; padding: 4px 8px; opacity: 0.85; overflow: hidden; pointer-events: none;";
+    text.style.cssText = "font-size: 11px; line-height: 1.35; padding: 4px 8px; opacity: 0.85; overflow: hidden; pointer-events: none; white-space: pre-line;";
     const readout = node.addDOMWidget("budget", "liveditor_budget", text, { serialize: false, getMinHeight: () => 64, getMaxHeight: () => 64 });
     readout.serialize = false;
 
@@ -78,19 +78,23 @@ app.registerExtension({
       const say = words();
       const first = fraction === 1 ? say.dense() : say.left((100 * fraction).toFixed(1), speedUp(fraction, target).toFixed(1));
       const line = `${first}\n${say.at(size, (2 * target).toLocaleString("en"))}`;
-      if (text.innerText !== line) text.innerText = line;
+      if (text.textContent !== line) text.textContent = line;
       const name = presetOf(settings);
       if (preset.value !== name) {
         preset.value = name;
         node.setDirtyCanvas?.(true);
       }
     };
-    const timer = setInterval(refresh, REFRESH);
-    const removed = node.onRemoved;
+    let timer; // while the node is in a graph: copies that only pass through the clipboard must leave nothing running
+    const { onAdded, onRemoved } = node;
+    node.onAdded = function () {
+      clearInterval(timer);
+      timer = setInterval(refresh, REFRESH);
+      return onAdded?.apply(this, arguments);
+    };
     node.onRemoved = function () {
       clearInterval(timer);
-      return removed?.apply(this, arguments);
+      return onRemoved?.apply(this, arguments);
     };
-    refresh();
   },
 });

@@ -196,7 +196,8 @@ def run_rows(base, cap, rows, options):
     ballast = None
     if cap:
         ballast = subprocess.Popen([sys.executable, "-c", BALLAST, cap], stdout=subprocess.PIPE, text=True)
-        ballast.stdout.readline()
+        if ballast.stdout.readline() != "held\n":
+            raise SystemExit("the rest of the card could not be held, so there is no cap")
     try:
         with Server(base, options.server) as server:
             for row in rows:

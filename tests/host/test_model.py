@@ -18,7 +18,7 @@ import nodes as host_nodes
 from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
 from comfy_extras.nodes_easycache import EasyCacheNode
 from comfy_extras.nodes_video_model import ConditioningSetAreaPercentageVideo
-from liveditor.liveditor_core import checkpoint, flow_unipc, model_config
+from liveditor.liveditor_core import checkpoint, flow_unipc, model_config, wan_model
 from liveditor.liveditor_core.checkpoint import convert_checkpoint
 from liveditor.liveditor_core.config import OPTIONS_KEY
 from liveditor.liveditor_core.model_config import SOURCE_KEY, LIVEditor, LIVEditorT2V
@@ -377,6 +377,18 @@ def test_attention_patches_of_other_nodes_are_called(tiny_model, conditioning, l
     changed = sample(model, conditioning, latent)
     assert {"attn1", "attn2", "block", "replace"} == set(called)
     torch.testing.assert_close(changed, sample(tiny_model, conditioning, latent), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("at_once", [100, 333])
+def test_parts_of_the_sequence_are_the_whole(tiny_model, conditioning, latent, monkeypatch, at_once):
+    """What follows the self-attention, in several parts and for a batch of two."""
+    double = torch.zeros(2, *latent.shape[1:])
+    expected, calls = sample(tiny_model, conditioning, double), []
+    monkeypatch.setattr(wan_model, "TOKENS_AT_ONCE", at_once)
+    original = wan_model.LIVEditorBlock._after_self_attention
+    monkeypatch.setattr(wan_model.LIVEditorBlock, "_after_self_attention", lambda self, x, *args, **kwargs: calls.append(x.shape[1]) or original(self, x, *args, **kwargs))
+    torch.testing.assert_close(sample(tiny_model, conditioning, double), expected, atol=1e-3, rtol=1e-3)
+    assert max(calls) == at_once
 
 
 def test_a_time_for_every_frame(tiny_model, conditioning, latent):
