@@ -37,8 +37,8 @@ def settings_node(page, request):
 
 
 def readout(page, contains=""):
-    page.wait_for_function("([selector, text]) => document.querySelector(selector)?.innerText.includes(text)", arg=[READOUT, contains], timeout=5_000)
-    return page.locator(READOUT).inner_text()
+    page.wait_for_function("([selector, text]) => document.querySelector(selector)?.textContent.includes(text)", arg=[READOUT, contains], timeout=5_000)
+    return page.locator(READOUT).text_content()
 
 
 def test_the_readout_and_the_presets(settings_node):
@@ -77,7 +77,7 @@ def test_dragging_changes_the_readout(page):
     for step in range(1, 9):
         page.mouse.move(x + 6 * step, y)
         page.wait_for_timeout(150)
-        seen.add(page.locator(READOUT).inner_text())
+        seen.add(page.locator(READOUT).text_content())
     page.mouse.up()
     assert values(page)["flat_ratio"] != 0.5
     assert len(seen - {before}) > 1, "the readout must follow while the mouse is down"
