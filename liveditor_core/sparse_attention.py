@@ -64,7 +64,6 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
         gate: [B, N] fp32, weight of the pooled residual per token.
         dense_attention: callable (q, k, v) -> out on [B, H, tokens, D], the fastest dense attention at hand.
         out: where to write, of q's shape and dtype; q itself will do, since a block of queries is read before its answer is written.
-
         needed: how many of the first tokens must be answered, all if None; the rest of the result may then hold anything.
 
     Returns:

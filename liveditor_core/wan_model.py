@@ -184,7 +184,7 @@ class LIVEditorBlock(WanAttentionBlock):
         update = self.cross_attn(y, context, transformer_options=transformer_options)
         patches = transformer_options.get("patches", {}).get("attn2_patch", [])
         if patches:
-            x, update = token_ops.add(x, update, in_place=in_place), None
+            x, update = token_ops.add(x, update), None
         for patch in patches:
             x = patch({"x": x, "transformer_options": transformer_options})
         x, y = token_ops.add_and_normalise(x, update, scale=1 + scale_2, shift=shift_2, eps=self.eps, dtype=dtype, in_place=in_place)
@@ -251,7 +251,7 @@ class LIVEditorModel(WanModel):
         transformer_options["block_type"] = "double"
         # Other packs may keep what a block was given, graphs are compiled and trained without overwriting, and a time for
         # every frame means a modulation for every token, which parts of the sequence would have to share out.
-        private = not (e0.shape[1] > 1 or patches or blocks_replace or self._has_replaced_layers(transformer_options) or torch.compiler.is_compiling() or torch.is_grad_enabled())
+        private = not (e0.shape[1] > 1 or patches or blocks_replace or self._has_replaced_layers() or torch.compiler.is_compiling() or torch.is_grad_enabled())
         for i, block in enumerate(self.blocks):
             transformer_options["block_index"] = i
             if ("double_block", i) in blocks_replace:
@@ -273,17 +273,13 @@ class LIVEditorModel(WanModel):
         x = self.head(x[:, :layout.target], e)
         return self.unpatchify(x, grid_sizes)
 
-    def _replaced_attention(self):
-        """Indices of the blocks whose self-attention another node has replaced."""
-        return [i for i, block in enumerate(self.blocks) if "forward" in vars(block.self_attn)]
-
-    def _has_replaced_layers(self, transformer_options):
+    def _has_replaced_layers(self):
         """Whether other packs compute anything within a block, and may want all of the sequence at once."""
-        return "optimized_attention_override" in transformer_options or any("forward" in vars(module) for block in self.blocks for module in block.modules())
+        return any("forward" in vars(module) for block in self.blocks for module in block.modules())
 
     def _warn_of_replaced_attention(self):
-        if replaced := self._replaced_attention():
-            logging.warning(f"LIVEditor: another node replaced the self-attention of {len(replaced)} blocks, so SAR, SRR and flat ratio have no effect there.")
+        if replaced := sum("forward" in vars(block.self_attn) for block in self.blocks):
+            logging.warning(f"LIVEditor: another node replaced the self-attention of {replaced} blocks, so SAR, SRR and flat ratio have no effect there.")
 
 
 def _refuse_nan(sums):

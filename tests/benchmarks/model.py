@@ -38,9 +38,9 @@ RESIDENT = 8 * GIB
 SPARSE, DENSE = SparseAttentionConfig(), SparseAttentionConfig(backend="dense")
 
 
-def load(weights, weight_type, dim, ffn, layers, foreign=False):
+def load(weight_type, dim, ffn, layers, foreign=False):
     """A MODEL of ComfyUI from random weights; `foreign` leaves out what makes it LIVEditor, so that it is the host's own Wan."""
-    state = tiny_models.transformer(dim, ffn, layers, device="cuda") if weights is None else weights
+    state = tiny_models.transformer(dim, ffn, layers, device="cuda")
     if foreign:
         state = {key: value for key, value in state.items() if "alpha_" not in key and "source_video" not in key}
     if weight_type == "fp8":
@@ -157,7 +157,7 @@ def main():
     rows = []
     with torch.inference_mode():
         model_config.register()
-        patcher = load(None, options.weights, *size)
+        patcher = load(options.weights, *size)
         check(patcher)
         for name in options.sizes.split(","):
             shape = Shape(name)
@@ -177,7 +177,7 @@ def main():
         if "host" in what:
             comfy.model_management.unload_all_models()
             del patcher
-            patcher = load(None, options.weights, *size, foreign=True)
+            patcher = load(options.weights, *size, foreign=True)
             shape = Shape(options.sizes.split(",")[0])
             rows.append(measure("ComfyUI's Wan with a source", shape, patcher, 2, foreign=True))
     for row in rows:

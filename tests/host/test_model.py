@@ -398,3 +398,13 @@ def test_a_time_for_every_frame(tiny_model, conditioning, latent):
     with torch.inference_mode():
         one, many = (model.diffusion_model(latent, torch.full(shape, 800.0), text, liveditor_source=latent, transformer_options={}) for shape in ((1,), (1, FRAMES)))
     torch.testing.assert_close(one, many, atol=1e-4, rtol=1e-4)
+
+
+def test_the_source_shares_the_times_of_the_frames(tiny_model, conditioning, latent, monkeypatch):
+    seen, original = [], wan_model.LIVEditorBlock.forward
+    monkeypatch.setattr(wan_model.LIVEditorBlock, "forward", lambda self, x, e, **kwargs: seen.append(e) or original(self, x, e, **kwargs))
+    text = torch.nn.functional.pad(conditioning[0][0][0], (0, 0, 0, 512 - 77))
+    tiny_model.model.diffusion_model(latent, torch.linspace(100, 900, FRAMES)[None], text, liveditor_source=latent, transformer_options={})
+    of_target, of_source = seen[0].chunk(2, dim=1)
+    assert of_target.shape[1] == FRAMES and torch.equal(of_target, of_source)
+    assert not torch.allclose(of_target[:, 0], of_target[:, -1])
