@@ -25,6 +25,7 @@ class SourceVideo:
         width, height: pixels of the edit.
         frames, fps: of the edit, before padding to 4n + 1 frames.
         original_width, original_height, original_frames, original_fps: of the part of the source that is edited.
+        first_frame: where in the whole source that part begins.
         fit: how the source was fitted into the edit's size.
         audio: the host's AUDIO of that part, or None.
         read_original: gives the original frames again.  # [original_frames, H, W, 3]
@@ -39,9 +40,26 @@ class SourceVideo:
     original_height: int
     original_frames: int
     original_fps: Fraction
+    first_frame: int
     fit: str
     audio: dict | None
     read_original: Callable[[], torch.Tensor]
+
+    def edited_indices(self) -> list[int]:
+        """Which original frame each edited one was made from."""
+        return frame_indices(self.original_frames, self.original_fps, self.fps)[:self.frames]
+
+    def shown_indices(self) -> list[int]:
+        """Which edited frame is shown at the time of each original one."""
+        indices = frame_indices(self.frames, self.fps, self.original_fps)[:self.original_frames]
+        return indices + indices[-1:] * (self.original_frames - len(indices))  # rounding may leave the last frame out
+
+    def read_frames(self, *, original_rate: bool, original_size: bool) -> torch.Tensor:
+        """The unedited frames that an output stands for, read again from the source.  # [F, H, W, 3]"""
+        frames = self.read_original()
+        if not original_rate:
+            frames = frames[self.edited_indices()]
+        return frames if original_size else fit_frames(frames, self.width, self.height, self.fit)
 
 
 def preset_size(preset: str, width: int, height: int) -> tuple[int, int]:

@@ -1,10 +1,9 @@
-from functools import partial
-
 import torch
 
 import nodes as host_nodes
 from comfy_api.latest import InputImpl, Types, io
 
+from ..liveditor_core import mask as masks
 from ..liveditor_core import video as geometry
 from ..liveditor_core.vae_stream import decode_latent
 from .types import CATEGORY, Source, require_wan_vae
@@ -33,33 +32,37 @@ class DecodeVideo(io.ComfyNode):
                 io.Combo.Input("tiling", options=["auto", "tiled"], default="auto", advanced=True,
                                tooltip="auto decodes in one go and falls back to tiles when memory runs out. tiled uses least memory."),
                 io.Int.Input("tile_size", default=256, min=64, max=4096, step=32, advanced=True, tooltip="Only for tiled: pixels per tile. Smaller needs less memory."),
+                io.Mask.Input("mask", optional=True, tooltip="Where the edit shows. Outside it every pixel is the source's own. One mask for all frames, or one per frame; from the mask editor, a segmentation node, or any other."),
+                io.Int.Input("feather", default=8, min=0, max=512, tooltip="Only with a mask: over how many pixels the edit fades in from the mask's edge, inwards. 0 is a hard edge."),
             ],
             outputs=[io.Video.Output(tooltip="The edited video, with the source's sound. For Save Video."), io.Image.Output(tooltip="Its frames.")],
         )
 
     @classmethod
-    def execute(cls, samples, vae, source, fps, original_size, tiling, tile_size) -> io.NodeOutput:
+    def execute(cls, samples, vae, source, fps, original_size, tiling, tile_size, mask=None, feather=8) -> io.NodeOutput:
         require_wan_vae(vae, NAME)
         latent = samples["samples"]
         if latent.shape[1:] != source.latent.shape[1:]:
             raise ValueError(f"{NAME}: the latent must be of the source's size, got {tuple(latent.shape[1:])} against {tuple(source.latent.shape[1:])}. "
                              "Connect the source that this latent was made from.")
-        indices, rate = range(source.frames), source.fps
-        if fps == FPS_CHOICES[1]:
-            rate = source.original_fps
-            indices = geometry.frame_indices(source.frames, source.fps, rate)[:source.original_frames]
-            indices = indices + indices[-1:] * (source.original_frames - len(indices))  # rounding may leave the last frame out
+        original = {"original_rate": fps == FPS_CHOICES[1], "original_size": original_size}
+        if mask is not None:
+            mask = masks.fit_mask(mask, source, **original)
+            unedited = source.read_frames(**original)
 
         clips = []
         for item in latent.split(1):
             clip = cls._decode(vae, item, tiling, tile_size)[:source.frames]
             if original_size:
-                clip = geometry.restore_size(clip, source, partial(_original_frames, source))
-            clips.append(clip if len(indices) == len(clip) else clip[list(indices)])
+                clip = geometry.restore_size(clip, source, lambda: source.read_frames(original_rate=False, original_size=True))
+            if original["original_rate"] and (indices := source.shown_indices()) != list(range(len(clip))):
+                clip = clip[indices]
+            clips.append(clip if mask is None else masks.keep_outside(clip, unedited, mask, feather))
         images = torch.cat(clips) if len(clips) > 1 else clips[0]
         audio = source.audio
         if audio is not None and len(clips) > 1:  # one clip after the other, each with its sound
             audio = {**audio, "waveform": torch.cat([audio["waveform"]] * len(clips), dim=-1)}
+        rate = source.original_fps if original["original_rate"] else source.fps
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=rate))
         return io.NodeOutput(video, images)
 
@@ -69,7 +72,3 @@ class DecodeVideo(io.ComfyNode):
             return host_nodes.VAEDecodeTiled().decode(vae, {"samples": latent}, tile_size)[0]
         return decode_latent(vae, latent)
 
-
-def _original_frames(source):
-    """The original frames that the edited ones were made from, one for each."""
-    return source.read_original()[geometry.frame_indices(source.original_frames, source.original_fps, source.fps)[:source.frames]]

@@ -74,7 +74,7 @@ class EncodeSourceVideo(io.ComfyNode):
         source = geometry.SourceVideo(
             latent=latent, width=width, height=height, frames=len(fitted), fps=edit_fps,
             original_width=original_width, original_height=original_height, original_frames=len(original), original_fps=original_fps,
-            fit=fit, audio=audio, read_original=lambda: part()[0])
+            first_frame=round(start * original_fps), fit=fit, audio=audio, read_original=lambda: part()[0])
         padded = geometry.padded_frame_count(len(fitted)) - len(fitted)
         logging.info(f"LIVEditor: source of {len(fitted)} frames at {float(edit_fps):g} fps, {width}x{height}" + (f", {padded} frames added for the VAE and cut again later" if padded else ""))
         attached = [_attach(conditioning, latent, name) for conditioning, name in ((positive, "positive"), (negative, "negative"))]

@@ -262,6 +262,53 @@ def test_missing_source_on_one_conditioning(client, edit_prompt):
     refused(client, edit_prompt, "the negative conditioning carries no source video", "Encode Source Video")
 
 
+def pngs(client, prompt, **images):
+    """Run a prompt and get some of its IMAGEs without loss, uint8."""
+    saves = {name: {"class_type": "SaveImage", "inputs": {"images": output, "filename_prefix": f"api/{name}"}} for name, output in images.items()}
+    outputs = client.run(prompt | saves)
+    return [np.concatenate([probe(host.RUN / image["type"] / image["subfolder"] / image["filename"])["pixels"] for image in outputs[name]["images"]]) for name in images]
+
+
+def add_rectangle_mask(prompt, size, corner, inner):
+    """A MASK of `size` that is 1 in a rectangle, by stock nodes; its output."""
+    for name, value, (width, height) in (("nothing", 0.0, size), ("all", 1.0, inner)):
+        prompt[name] = {"class_type": "SolidMask", "inputs": {"value": value, "width": width, "height": height}}
+    prompt["mask"] = {"class_type": "MaskComposite", "inputs": {"destination": ["nothing", 0], "source": ["all", 0], "x": corner[0], "y": corner[1], "operation": "add"}}
+    return ["mask", 0]
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_outside_a_mask_every_pixel_is_the_sources(client, edit_prompt, per_frame):
+    """At the source's own size and rate, against the frames that the host reads; carphone is 176x144, 30 frames a second."""
+    host.remove(edit_prompt, "SaveVideo")
+    mask = add_rectangle_mask(edit_prompt, (176, 144), (50, 40), (60, 50))
+    edit_prompt["original"] = {"class_type": "GetVideoComponents", "inputs": {"video": [key_of(edit_prompt, "LoadVideo"), 0]}}
+    edit_prompt["part"] = {"class_type": "ImageFromBatch", "inputs": {"image": ["original", 0], "batch_index": 15, "length": 17}}
+    if per_frame:  # as segmentation nodes give them, for the whole video: the frames themselves where they are bright
+        edit_prompt["bright"] = {"class_type": "ImageToMask", "inputs": {"image": ["original", 0], "channel": "red"}}
+        edit_prompt["threshold"] = {"class_type": "ThresholdMask", "inputs": {"mask": ["bright", 0], "value": 0.5}}
+        mask = ["threshold", 0]
+    set_inputs(edit_prompt, "EncodeSourceVideo", start=0.5)
+    set_inputs(edit_prompt, "LIVEditSampler", mask=mask)
+    set_inputs(edit_prompt, "DecodeVideo", mask=mask, original_size=True, fps="as the source")
+    edit_prompt["drawn"] = {"class_type": "MaskToImage", "inputs": {"mask": mask}}
+    edited, source, inside = pngs(client, edit_prompt, edited=[key_of(edit_prompt, "DecodeVideo"), 1], source=["part", 0], mask=["drawn", 0])
+    assert edited.shape == source.shape == (17, 144, 176, 3)
+    inside = inside[15:32, ..., 0] > 0 if per_frame else np.broadcast_to(inside[..., 0] > 0, source.shape[:3])
+    assert 0.05 < inside.mean() < 0.95
+    assert (edited != source)[~inside].sum() == 0
+    assert (edited != source)[inside].mean() > 0.9
+
+
+def test_masks_of_another_video(client, edit_prompt):
+    edit_prompt["mask"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 48}}
+    edit_prompt["two"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["image", 0], "amount": 2}}
+    edit_prompt["image"] = {"class_type": "MaskToImage", "inputs": {"mask": ["mask", 0]}}
+    edit_prompt["masks"] = {"class_type": "ImageToMask", "inputs": {"image": ["two", 0], "channel": "red"}}
+    set_inputs(edit_prompt, "DecodeVideo", mask=["masks", 0])
+    refused(client, edit_prompt, "Mask: must be one for all frames, or one for each of the 9 edited frames", "got 2 masks")
+
+
 def test_latent_of_another_size(client, edit_prompt):
     edit_prompt["other"] = {"class_type": "EmptyHunyuanLatentVideo", "inputs": {"width": 96, "height": 96, "length": 9, "batch_size": 1}}
     edit_prompt[key_of(edit_prompt, "DecodeVideo")]["inputs"]["samples"] = ["other", 0]

@@ -93,15 +93,27 @@ def test_loads_every_weight(library, tiny_model_path, caplog):
     assert not [r.message for r in caplog.records if "missing" in r.message or "unexpected" in r.message]
 
 
+def source_video(latent):
+    return SourceVideo(latent=latent, width=WIDTH * 8, height=HEIGHT * 8, frames=17, fps=16, original_width=WIDTH * 8, original_height=HEIGHT * 8,
+                       original_frames=17, original_fps=16, first_frame=0, fit="crop", audio=None, read_original=None)
+
+
 def test_sampler_node_equals_ksampler_bit_for_bit(tiny_model, conditioning, latent):
     expected = sample(tiny_model, conditioning, latent, steps=3)
-    source = SourceVideo(latent=latent, width=WIDTH * 8, height=HEIGHT * 8, frames=17, fps=16, original_width=1, original_height=1,
-                         original_frames=17, original_fps=16, fit="crop", audio=None, read_original=None)
     bare = [[[text, {}]] for ((text, _),) in conditioning]
-    out = LIVEditSampler.execute(tiny_model, *bare, source, 7, 3, 2.5, 6.0)[0]["samples"]
+    out = LIVEditSampler.execute(tiny_model, *bare, source_video(latent), 7, 3, 2.5, 6.0)[0]["samples"]
     assert torch.equal(out, expected)
-    other_shift = LIVEditSampler.execute(tiny_model, *bare, source, 7, 3, 2.5, 3.0)[0]["samples"]
+    other_shift = LIVEditSampler.execute(tiny_model, *bare, source_video(latent), 7, 3, 2.5, 3.0)[0]["samples"]
     assert not torch.equal(other_shift, expected)
+
+
+def test_with_a_mask_the_latent_is_the_sources_outside(tiny_model, conditioning, latent):
+    bare = [[[text, {}]] for ((text, _),) in conditioning]
+    mask = torch.zeros(1, HEIGHT * 8, WIDTH * 8)
+    mask[..., WIDTH * 4:] = 1
+    out = LIVEditSampler.execute(tiny_model, *bare, source_video(latent), 7, 3, 2.5, 6.0, mask)[0]["samples"]
+    kept, edited = (out - latent).abs()[..., :WIDTH // 2], (out - latent).abs()[..., WIDTH // 2:]
+    assert kept.max() < 1e-5 and edited.mean() > 0.1
 
 
 def test_source_matters(tiny_model, conditioning, latent):

@@ -18,7 +18,7 @@ def smooth(frames, height, width):
 
 def source(width, height, original_width, original_height, fit):
     return SourceVideo(latent=None, width=width, height=height, frames=3, fps=Fraction(16), original_width=original_width, original_height=original_height,
-                       original_frames=3, original_fps=Fraction(16), fit=fit, audio=None, read_original=None)
+                       original_frames=3, original_fps=Fraction(16), first_frame=0, fit=fit, audio=None, read_original=None)
 
 
 @pytest.mark.parametrize("width, height, size", [(1920, 1080, (960, 544)), (1080, 1920, (544, 960)), (500, 500, (720, 720)), (1280, 640, (960, 480)),

@@ -1,0 +1,97 @@
+"""Masks: on which frames and pixels they lie, and that nothing outside them is touched."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+
+from liveditor.liveditor_core import mask as masks
+from liveditor.liveditor_core.video import FITS, SourceVideo
+
+
+def source(fit="crop", frames=9, fps=16, original_frames=9, original_fps=16, first_frame=0, size=(96, 64), original_size=(120, 68)):
+    pictures = torch.rand(original_frames, original_size[1], original_size[0], 3, generator=torch.Generator().manual_seed(1))
+    return SourceVideo(latent=None, width=size[0], height=size[1], frames=frames, fps=Fraction(fps), original_width=original_size[0], original_height=original_size[1],
+                       original_frames=original_frames, original_fps=Fraction(original_fps), first_frame=first_frame, fit=fit, audio=None, read_original=lambda: pictures)
+
+
+def rectangle(frames, height, width, top, bottom, left, right):
+    out = torch.zeros(frames, height, width)
+    out[:, top:bottom, left:right] = 1
+    return out
+
+
+@pytest.mark.parametrize("feather", [0, 5])
+@pytest.mark.parametrize("original_size", [False, True])
+@pytest.mark.parametrize("fit", FITS)
+def test_outside_is_the_source_bit_for_bit(fit, original_size, feather):
+    clip = source(fit)
+    at = {"original_rate": False, "original_size": original_size}
+    mask = masks.fit_mask(rectangle(1, 68, 120, 20, 50, 30, 90), clip, **at)
+    unedited = clip.read_frames(**at)
+    out = masks.keep_outside(torch.full_like(unedited, 0.25), unedited, mask, feather)
+    inside = (mask > 0).expand(len(out), -1, -1)
+    assert 0 < inside.float().mean() < 0.5
+    assert torch.equal(out[~inside], unedited[~inside])
+    changed = (out != unedited).any(-1)
+    assert changed[inside].float().mean() > 0.99
+    if feather == 0:
+        assert out[mask.expand_as(inside) == 1].eq(0.25).all()
+
+
+def test_feather_rises_inwards_and_thin_parts_remain():
+    mask = rectangle(1, 40, 40, 10, 30, 0, 20)[0]
+    mask[5, :] = 1  # one pixel high
+    soft = masks.feathered(mask, 4)
+    assert torch.equal(soft > 0, mask > 0)
+    assert soft[20, 14:20].tolist() == pytest.approx([1, 1, 0.8, 0.6, 0.4, 0.2])
+    assert soft[20, 0] == 1, "the picture's own border is no edge"
+    assert soft[5, 35] == pytest.approx(0.2)
+    assert torch.equal(masks.feathered(torch.ones(4, 4), 4), torch.ones(4, 4))
+    assert torch.equal(masks.feathered(torch.zeros(4, 4), 4), torch.zeros(4, 4))
+
+
+def moving(count):
+    """One mask per frame that says which frame it is."""
+    return torch.arange(count).view(-1, 1, 1).expand(-1, 64, 96) / 1000
+
+
+@pytest.mark.parametrize("count, original_rate, expected", [
+    (8, False, list(range(8))),                                   # of the edit's frames
+    (8, True, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]),
+    (16, False, [1, 3, 5, 7, 9, 11, 13, 15]),                     # of the part's frames
+    (16, True, list(range(16))),
+    (100, False, [11, 13, 15, 17, 19, 21, 23, 25]),               # of the whole video
+    (100, True, list(range(10, 26))),
+])
+def test_masks_of_frames(count, original_rate, expected):
+    clip = source(frames=8, fps=15, original_frames=16, original_fps=30, first_frame=10)
+    fitted = masks.fit_mask(moving(count), clip, original_rate=original_rate, original_size=False)
+    assert (fitted[:, 0, 0] * 1000).round().int().tolist() == expected
+
+
+@pytest.mark.parametrize("count", [2, 7, 9, 17, 25])
+def test_a_number_of_masks_that_fits_nothing_is_refused(count):
+    clip = source(frames=8, fps=15, original_frames=16, original_fps=30, first_frame=10)
+    with pytest.raises(ValueError, match=f"one for each of the 8 edited frames or of the source's 16, got {count} masks"):
+        masks.fit_mask(moving(count), clip, original_rate=False, original_size=False)
+
+
+def test_a_mask_of_the_edits_size_lies_on_the_edit():
+    clip = source("pad", size=(96, 64), original_size=(48, 64))  # bars left and right, 24 pixels each
+    mask = rectangle(1, 64, 96, 0, 64, 24, 48)
+    assert torch.equal(masks.fit_mask(mask, clip, original_rate=False, original_size=False), mask)
+    back = masks.fit_mask(mask, clip, original_rate=False, original_size=True)
+    assert back.shape == (1, 64, 48) and torch.equal(back, rectangle(1, 64, 48, 0, 64, 0, 24))
+
+
+def test_where_the_sampler_may_work():
+    clip = source(frames=7, size=(96, 64), original_size=(96, 64))
+    mask = torch.zeros(7, 64, 96)
+    mask[0, 0, 0] = 0.1   # any pixel, however faint
+    mask[3, 20, 40] = 1
+    mask[6, 63, 95] = 1   # the last frame stands for the padding as well
+    cells = masks.latent_mask(mask, clip)
+    assert cells.shape == (1, 1, 3, 8, 12)
+    assert cells.nonzero()[:, 2:].tolist() == [[0, 0, 0], [1, 2, 5], [2, 7, 11]]
+    assert set(cells.unique().tolist()) == {0.0, 1.0}
