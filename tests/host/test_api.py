@@ -292,7 +292,7 @@ def test_outside_a_mask_every_pixel_is_the_sources(client, edit_prompt, per_fram
     set_inputs(edit_prompt, "LIVEditSampler", mask=mask)
     set_inputs(edit_prompt, "DecodeVideo", mask=mask, original_size=True, fps="as the source")
     edit_prompt["drawn"] = {"class_type": "MaskToImage", "inputs": {"mask": mask}}
-    edited, source, inside = pngs(client, edit_prompt, edited=[key_of(edit_prompt, "DecodeVideo"), 1], source=["part", 0], mask=["drawn", 0])
+    edited, source, inside = pngs(client, edit_prompt, edited=[key_of(edit_prompt, "DecodeVideo"), 1], source=["part", 0], inside=["drawn", 0])
     assert edited.shape == source.shape == (17, 144, 176, 3)
     inside = inside[15:32, ..., 0] > 0 if per_frame else np.broadcast_to(inside[..., 0] > 0, source.shape[:3])
     assert 0.05 < inside.mean() < 0.95
