@@ -19,13 +19,14 @@ class Selection(NamedTuple):
     kv_set: torch.Tensor         # [B, H, S], all target blocks, then the kept source blocks
     exact_blocks: torch.Tensor   # [B, H, P, E], out of the KV set
     is_exact: torch.Tensor       # [B, H, P, words], the same as a bit for every place in the KV set
+    sharpness: torch.Tensor      # [B, H, Q + P] fp32: attention that the sharpest places get
 
     def for_queries_below(self, block):
         """The same without query blocks from `block` on, but for those that some heads keep because others need as many. Waits for the GPU."""
         dense, sparse = torch.stack([(blocks < block).sum(dim=-1).amax() if blocks.shape[-1] else blocks.new_zeros((), dtype=torch.int64)
                                      for blocks in (self.dense_blocks, self.sparse_blocks)]).tolist()
         return Selection(self.dense_blocks[..., :dense].contiguous(), self.sparse_blocks[..., :sparse].contiguous(), self.kv_set,
-                         self.exact_blocks[:, :, :sparse].contiguous(), self.is_exact[:, :, :sparse].contiguous())
+                         self.exact_blocks[:, :, :sparse].contiguous(), self.is_exact[:, :, :sparse].contiguous(), self.sharpness)
 
 
 def query_block_means(means, layout: TokenLayout):
@@ -65,14 +66,13 @@ def select_blocks(q_mean, k_mean, v_mean, *, layout: TokenLayout, config: Sparse
 
     source, _ = kernels.split_largest(attention[:, :, :n_t, n_t:].sum(dim=2), count=counts.kept_source)
     source = source + layout.num_target_kv_blocks
-    if config.dense_blocks == "flattest":
-        sharpness = -sharpness
-    dense, sparse = kernels.split_largest(sharpness, count=counts.dense_queries)
+    order = -sharpness if config.dense_blocks == "flattest" else sharpness
+    dense, sparse = kernels.split_largest(order, count=counts.dense_queries)
 
     target = torch.arange(layout.num_target_kv_blocks, dtype=torch.int32, device=source.device).expand(*source.shape[:2], -1)
     kv_set = torch.cat([target, source], dim=-1)
     scores = take_blocks(queries, sparse) @ take_blocks(k_mean, kv_set).transpose(-1, -2)
-    return Selection(dense, sparse, kv_set, *kernels.choose_exact(scores, kv_set=kv_set, count=counts.exact_kv)), residual
+    return Selection(dense, sparse, kv_set, *kernels.choose_exact(scores, kv_set=kv_set, count=counts.exact_kv), sharpness), residual
 
 
 def pooled_residual(q_mean, k_mean, v_mean, *, layout: TokenLayout):

@@ -56,7 +56,7 @@ GATHERED_AT_ONCE = 1.1
 SMALLEST_GROUP = 1 << 28  # bytes, below which groups save nothing worth a launch
 
 
-def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: SparseAttentionConfig, dense_attention, out=None, needed=None):
+def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: SparseAttentionConfig, dense_attention, out=None, needed=None, watch=None):
     """Self-attention over target and source tokens.
 
     Args:
@@ -64,6 +64,7 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
         gate: [B, N] fp32, weight of the pooled residual per token.
         dense_attention: callable (q, k, v) -> out on [B, H, tokens, D], the fastest dense attention at hand.
         out: where to write, of q's shape and dtype; q itself will do, since a block of queries is read before its answer is written.
+        watch: called with the Selection and None, or with None and why attention is dense everywhere.
         needed: how many of the first tokens must be answered, all if None; the rest of the result may then hold anything.
 
     Returns:
@@ -88,6 +89,8 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
     out = torch.empty_like(q) if out is None else out
 
     if plan.dense_everywhere:
+        if watch is not None:
+            watch(None, plan.reasons[0])
         residual = pooled_residual(q_mean, k_mean, v_mean, layout=layout)
         blocks = torch.arange(layout.num_blocks, dtype=torch.int32, device=q.device).expand(*q.shape[:2], -1).contiguous()
         every_head = _all_heads(q).view(q.shape[:2])
@@ -99,6 +102,8 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
 
     # 2. Attention between the means chooses the blocks, and its own answer is the pooled residual.
     chosen, residual = select_blocks(q_mean, k_mean, v_mean, layout=layout, config=config, kernels=kernels)
+    if watch is not None:
+        watch(chosen, None)
     if needed is not None:
         chosen = chosen.for_queries_below(-(-needed // layout.block_size))
     add = {"residual": residual, "gate": gate, "out": out, "block_size": layout.block_size}

@@ -12,6 +12,7 @@ from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.ldm.wan.model import WanAttentionBlock, WanModel, WanSelfAttention, WanT2VCrossAttention, repeat_e, sinusoidal_embedding_1d
 
 from ..kernels import available_dense_attention, dense_attention, token_ops
+from . import attention_record
 from .config import SparseAttentionConfig
 from .run_report import followed
 from .sparse_attention import in_context_sparse_attention
@@ -116,8 +117,10 @@ def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed):
     """Outside compiled graphs: they drop guards on transformer_options, so a changed setting would not reach them."""
     config = SparseAttentionConfig.from_options(transformer_options)
     dense_kernel, dense = dense_half(transformer_options, q.device, q.dtype)
+    record = transformer_options.get(attention_record.KEY)
+    watch = None if record is None else record.watch(transformer_options, layout)
     with pause_malloc_graph(), torch.cuda.device_of(q), followed(transformer_options, q, layout, config, dense_kernel):
-        return in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=dense, out=None if keep_q else q, needed=needed)
+        return in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=dense, out=None if keep_q else q, needed=needed, watch=watch)
 
 
 class FeedForward(torch.nn.Sequential):

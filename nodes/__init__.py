@@ -8,8 +8,10 @@ from comfy_api.latest import ComfyExtension
 from ..liveditor_core import flow_unipc, model_config
 from .decode_video import DecodeVideo
 from .encode_source_video import EncodeSourceVideo
+from .inspect_attention import InspectAttention
 from .live_edit_sampler import LIVEditSampler
 from .load_liveditor import LoadLIVEditor
+from .record_attention import RecordAttention
 from .sparse_attention_settings import SparseAttentionSettings
 
 
@@ -24,4 +26,4 @@ class LIVEditorExtension(ComfyExtension):
             folder_paths.add_model_folder_path(folder.name, str(folder))
 
     async def get_node_list(self):
-        return [LoadLIVEditor, EncodeSourceVideo, SparseAttentionSettings, LIVEditSampler, DecodeVideo]
+        return [LoadLIVEditor, EncodeSourceVideo, SparseAttentionSettings, LIVEditSampler, DecodeVideo, RecordAttention, InspectAttention]

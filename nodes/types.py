@@ -1,4 +1,4 @@
-"""The pack's own socket type and the checks that several nodes share."""
+"""The pack's own socket types and the checks that several nodes share."""
 
 from comfy_api.latest import io
 
@@ -6,6 +6,7 @@ from ..liveditor_core.model_config import LIVEditor
 
 CATEGORY = "LIVEditor"
 Source = io.Custom("LIVEDITOR_SOURCE")
+Record = io.Custom("LIVEDITOR_RECORD")
 
 
 def require_liveditor(model, node_name):

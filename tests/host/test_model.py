@@ -22,7 +22,9 @@ from liveditor.liveditor_core import checkpoint, flow_unipc, model_config, wan_m
 from liveditor.liveditor_core.checkpoint import convert_checkpoint
 from liveditor.liveditor_core.config import OPTIONS_KEY
 from liveditor.liveditor_core.model_config import SOURCE_KEY, LIVEditor, LIVEditorT2V
+from liveditor.nodes.inspect_attention import InspectAttention
 from liveditor.nodes.live_edit_sampler import LIVEditSampler
+from liveditor.nodes.record_attention import RecordAttention
 from liveditor.nodes.sparse_attention_settings import SparseAttentionSettings
 from liveditor.liveditor_core.video import SourceVideo
 
@@ -93,9 +95,9 @@ def test_loads_every_weight(library, tiny_model_path, caplog):
     assert not [r.message for r in caplog.records if "missing" in r.message or "unexpected" in r.message]
 
 
-def source_video(latent):
+def source_video(latent, frames=None):
     return SourceVideo(latent=latent, width=WIDTH * 8, height=HEIGHT * 8, frames=17, fps=16, original_width=WIDTH * 8, original_height=HEIGHT * 8,
-                       original_frames=17, original_fps=16, first_frame=0, fit="crop", audio=None, read_original=None)
+                       original_frames=17, original_fps=16, first_frame=0, fit="crop", audio=None, read_original=lambda: frames)
 
 
 def test_sampler_node_equals_ksampler_bit_for_bit(tiny_model, conditioning, latent):
@@ -114,6 +116,46 @@ def test_with_a_mask_the_latent_is_the_sources_outside(tiny_model, conditioning,
     out = LIVEditSampler.execute(tiny_model, *bare, source_video(latent), 7, 3, 2.5, 6.0, mask)[0]["samples"]
     kept, edited = (out - latent).abs()[..., :WIDTH // 2], (out - latent).abs()[..., WIDTH // 2:]
     assert kept.max() < 1e-5 and edited.mean() > 0.1
+
+
+def test_recording_changes_nothing_and_is_begun_anew_by_every_run(tiny_model, conditioning, latent):
+    expected = sample(tiny_model, conditioning, latent, steps=3)
+    model, record = RecordAttention.execute(settings(tiny_model, srr=0.5), "1, last", "all").result
+    assert not torch.equal(sample(model, conditioning, latent, steps=3), expected), "another SRR must have an effect"
+    model, record = RecordAttention.execute(tiny_model, "1, last", "all").result
+    assert torch.equal(sample(model, conditioning, latent, steps=3), expected)
+    assert set(record.choices) == {(step, block) for step in (1, 3) for block in range(tiny_models.LAYERS)} and not record.windows
+    first = record.choices[1, 0]
+    sample(model, conditioning, latent, steps=2, seed=8)
+    assert set(record.choices) == {(step, block) for step in (1, 2) for block in range(tiny_models.LAYERS)}
+    assert not torch.equal(record.choices[1, 0].sharpness, first.sharpness)
+    assert not torch.equal(sample(RecordAttention.execute(model, "all", "0")[0], conditioning, latent), expected) and len(record.choices) == 4, "a second recorder replaces the first"
+
+
+def test_the_inspector_shows_what_was_recorded_and_refuses_what_was_not(tiny_model, conditioning, latent):
+    source = source_video(latent, torch.rand(17, HEIGHT * 8, WIDTH * 8, 3))
+    model, record = RecordAttention.execute(tiny_model, "1", "all").result
+
+    def inspect(step=0, block=-1, head=-1, source=source):
+        return InspectAttention.execute(record, source, None, step, block, head, 0.5).result
+
+    with pytest.raises(ValueError, match="Inspect Attention: the record must come from the run that made the latent, got an empty one"):
+        inspect()
+    sample(model, conditioning, latent)
+    video, frames, plots, report = inspect()
+    assert frames.shape == (17, HEIGHT * 8, WIDTH * 8, 3) and torch.equal(video.get_components().images, frames)
+    assert plots.shape[-1] == 3 and "step 1, block 1: each head reads 1 source blocks" in report
+    assert not torch.equal(inspect(block=0, head=0)[1], inspect(block=1, head=0)[1])
+    for wrong, message in (({"step": 2}, r"step must be one that was recorded \(1\), got 2"), ({"block": 7}, r"block must be one that was recorded \(0, 1\), got 7"),
+                           ({"head": 2}, "head must be one of the model's 2, counted from 0, got 2"), ({"source": source_video(latent[:, :, :3])}, "the record must be of the source's size")):
+        with pytest.raises(ValueError, match=message):
+            inspect(**wrong)
+    sample(settings(model, backend="dense"), conditioning, latent)
+    with pytest.raises(ValueError, match="got a run that was dense everywhere"):
+        inspect()
+    for text in ("", "1 2", "first"):
+        assert "Record Attention: steps must be" in RecordAttention.validate_inputs(steps=text)
+    assert RecordAttention.validate_inputs(steps="1, last", blocks="all") is True
 
 
 def test_source_matters(tiny_model, conditioning, latent):

@@ -15,7 +15,7 @@ WITH_COMFY = {"wan_model.py", "run_report.py", "model_config.py", "flow_unipc.py
 ALLOWED = {  # third-party packages and packs of this project, by folder
     "": {".nodes"},
     "nodes": HOST | {"torch", "av", ".liveditor_core", ".nodes"},
-    "liveditor_core": {"torch", "scipy", "safetensors", "tqdm", "huggingface_hub", ".kernels", ".liveditor_core"},
+    "liveditor_core": {"torch", "scipy", "numpy", "PIL", "safetensors", "tqdm", "huggingface_hub", ".kernels", ".liveditor_core"},
     "kernels": {"torch", ".kernels"},
 }
 STANDARD_LIBRARY_ONLY = {"config.py", "token_layout.py"}

@@ -1,0 +1,127 @@
+"""What sparse attention chose while a sampler ran: retrieved source blocks, sharpness, the dense half; for chosen steps and transformer blocks."""
+
+import re
+from typing import NamedTuple
+
+import torch
+
+from .token_layout import TokenLayout
+
+KEY = "liveditor_record"
+_PART = re.compile(r"(\d+)(?:\s*-\s*(\d+))?|last")
+
+
+class Choice(NamedTuple):
+    """What one transformer block chose in one step, on the CPU."""
+
+    retrieved: torch.Tensor  # [H, source KV blocks] bool: kept by this head
+    sharpness: torch.Tensor  # [H, query blocks] fp32
+    dense: torch.Tensor      # [H, query blocks] bool: attends densely in this head
+
+
+def check_numbers(text: str) -> str:
+    """Refuse what `numbers_in` could not read.
+
+    Raises:
+        ValueError: the text is neither `all` nor a list of numbers, ranges and `last`.
+    """
+    if text.strip() != "all" and not all(_PART.fullmatch(part.strip()) for part in text.split(",")):
+        raise ValueError(f'must be "all", or numbers and ranges with commas such as "1, 8-12, last", got {text!r}')
+    return text
+
+
+def numbers_in(text: str, first: int, count: int) -> set[int]:
+    """The numbers that a text names, of `count` beginning at `first`."""
+    everything = range(first, first + count)
+    if text.strip() == "all":
+        return set(everything)
+    named = set()
+    for part in text.split(","):
+        start, end = _PART.fullmatch(part.strip()).groups()
+        named |= {everything[-1]} if start is None else set(range(int(start), int(end or start) + 1))
+    return named & set(everything)
+
+
+class AttentionRecord:
+    """Follows the runs of one MODEL; holds the last one's choices of the positive prompt.
+
+    Args:
+        steps: which steps to record, counted from 1: `all`, or for example `1, 8-12, last`.
+        blocks: which transformer blocks, counted from 0, in the same way.
+
+    Attributes:
+        choices: (step, block) to Choice.
+        layout: TokenLayout of the run, None before it.
+        grid: latent frames, rows and columns of tokens.
+        dense_because: why nothing was chosen where attention was dense.
+        windows: whether the run came in several context windows, of which the last is kept.
+    """
+
+    def __init__(self, steps: str, blocks: str):
+        self._steps, self._blocks = check_numbers(steps), check_numbers(blocks)
+        self.begin()
+
+    def begin(self):
+        self.choices, self.layout, self.grid, self.dense_because, self.windows = {}, None, None, None, False
+
+    def run(self, executor, *args, **kwargs):
+        """A wrapper around a sampler."""
+        self.begin()
+        return executor(*args, **kwargs)
+
+    def watch(self, transformer_options, layout: TokenLayout):
+        """What to tell of one self-attention call: a function of `in_context_sparse_attention`'s `watch`, or None if this call is not recorded."""
+        which = transformer_options.get("cond_or_uncond", [0])
+        if 0 not in which:
+            return None
+        sigmas, block = transformer_options["sample_sigmas"], transformer_options["block_index"]
+        step = int((sigmas - transformer_options["sigmas"][0].to(sigmas)).abs().argmin()) + 1
+        if step not in numbers_in(self._steps, 1, len(sigmas) - 1) or block not in numbers_in(self._blocks, 0, transformer_options["total_blocks"]):
+            return None
+
+        def note(chosen, dense_because):
+            self.windows |= (step, block) in self.choices
+            self.layout, self.grid, self.dense_because = layout, tuple(transformer_options["grid_sizes"]), dense_because
+            if chosen is not None:
+                item = which.index(0) * (chosen.kv_set.shape[0] // len(which))  # batches are one prompt after the other
+                self.choices[step, block] = Choice(
+                    _marked(chosen.kv_set[item, :, layout.num_target_kv_blocks:] - layout.num_target_kv_blocks, layout.num_source_blocks),
+                    chosen.sharpness[item].float().cpu(), _marked(chosen.dense_blocks[item], layout.num_blocks))
+        return note
+
+
+def _marked(indices, count):
+    """[H, M] indices to [H, count] bool, on the CPU."""
+    return torch.zeros(len(indices), count, dtype=torch.bool).scatter_(1, indices.long().cpu(), True)
+
+
+def source_heat(values: torch.Tensor, layout: TokenLayout, grid) -> torch.Tensor:
+    """Values of source blocks at the places of their tokens.
+
+    Args:
+        values: [source KV blocks].
+        grid: latent frames, rows and columns of tokens.
+
+    Returns:
+        [latent frames, rows, columns].
+    """
+    heat = values.new_zeros(layout.source)
+    for block, value in enumerate(values, layout.num_target_kv_blocks):
+        start, end = layout.kv_block(block)
+        heat[start - layout.target:end - layout.target] = value
+    return heat.view(*grid)
+
+
+def summary(record: AttentionRecord, steps: list[int]) -> str:
+    """A line for every recorded step and transformer block."""
+    layout = record.layout
+    lines = [f"{layout.num_source_blocks} source blocks and {layout.num_target_blocks} target blocks of {layout.block_size} tokens"
+             + ("; several context windows, the last one is shown" if record.windows else "")]
+    for (step, block), choice in sorted(record.choices.items()):
+        if step in steps:
+            dense = choice.dense.float()
+            low, middle, high = choice.sharpness.flatten().quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
+            lines.append(f"step {step}, block {block}: each head reads {choice.retrieved.sum(dim=1).float().mean():.0f} source blocks, all heads together {choice.retrieved.any(dim=0).sum()}; "
+                         f"sharpness {low:.2f} to {high:.2f}, median {middle:.2f}; "
+                         f"dense: {dense[:, :layout.num_target_blocks].mean():.0%} of the target, {dense[:, layout.num_target_blocks:].mean():.0%} of the source")
+    return "\n".join(lines)
