@@ -160,6 +160,24 @@ def restore_size(frames: torch.Tensor, source: SourceVideo, original: Callable[[
     return out
 
 
+def wipe(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """A border that runs once over the picture from left to right and leaves the second clip behind it.
+
+    Args:
+        before, after: [F, H, W, 3], F at least 1.
+
+    Returns:
+        [F, H, W, 3].
+    """
+    out, width = before.clone(), before.shape[2]
+    for i in range(len(out)):
+        border = round(width * i / max(1, len(out) - 1))
+        out[i, :, :border] = after[i, :, :border]
+        if 0 < border < width:
+            out[i, :, border - 1:border + 1] = 1
+    return out
+
+
 def audio_window(audio: dict | None, start: float, seconds: float) -> dict | None:
     """The part of an AUDIO from `start` that lasts `seconds`."""
     if audio is None:

@@ -6,6 +6,7 @@ import folder_paths
 from comfy_api.latest import ComfyExtension
 
 from ..liveditor_core import flow_unipc, model_config
+from .compare_videos import CompareVideos
 from .decode_video import DecodeVideo
 from .encode_source_video import EncodeSourceVideo
 from .inspect_attention import InspectAttention
@@ -26,4 +27,4 @@ class LIVEditorExtension(ComfyExtension):
             folder_paths.add_model_folder_path(folder.name, str(folder))
 
     async def get_node_list(self):
-        return [LoadLIVEditor, EncodeSourceVideo, SparseAttentionSettings, LIVEditSampler, DecodeVideo, RecordAttention, InspectAttention]
+        return [LoadLIVEditor, EncodeSourceVideo, SparseAttentionSettings, LIVEditSampler, DecodeVideo, CompareVideos, RecordAttention, InspectAttention]

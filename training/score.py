@@ -77,14 +77,3 @@ def source_frames(path, like, fps, start=0):
     frames = read_video(path, first + math.ceil(len(like) * rate / fps))[0][first:]
     chosen = frames[frame_indices(len(frames), rate, fps)[:len(like)]]
     return torch.cat([fit_frames(frame[None].float() / 255, like.shape[2], like.shape[1], "crop") for frame in chosen])
-
-
-def write_side_by_side(path, left, right, fps):
-    """An mp4 of two clips next to each other, [T, H, W, 3] in [0, 1] each."""
-    frames = (torch.cat([left, right], dim=2) * 255).round().byte().numpy()
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("h264", rate=fps, options={"crf": "15"})
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))

@@ -2,6 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 import { denseFraction, PRESETS, sizeOf, speedUp, targetTokens } from "./budget.js";
+import { inLanguage } from "./words.js";
 
 const CUSTOM = "custom";
 const DENSE = "Dense";
@@ -20,11 +21,6 @@ const WORDS = {
     at: (size, tokens) => `${size.width}x${size.height}，${size.frames} 帧：${tokens} 个 token`,
   },
 };
-
-function words() {
-  const locale = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
-  return WORDS[locale.slice(0, 2)] ?? WORDS.en;
-}
 
 function values(node) {
   return Object.fromEntries((node?.widgets ?? []).map((widget) => [widget.name, widget.value]));
@@ -63,7 +59,7 @@ app.registerExtension({
     // Neither is an input of the node: they come last and are saved nowhere.
     const preset = node.addWidget("combo", "preset", "Released", (name) => choose(node, name), { values: [...Object.keys(PRESETS), DENSE, CUSTOM], serialize: false });
     preset.serialize = false;
-    preset.label = words().preset;
+    preset.label = inLanguage(WORDS).preset;
     const text = document.createElement("div");
     text.className = "liveditor-budget";
     text.style.cssText = "font-size: 11px; line-height: 1.35; padding: 4px 8px; opacity: 0.85; overflow: hidden; pointer-events: none; white-space: pre-line;";
@@ -75,7 +71,7 @@ app.registerExtension({
       const size = sizeOf(values(encoder(node)));
       const target = targetTokens(size);
       const fraction = denseFraction(settings, target);
-      const say = words();
+      const say = inLanguage(WORDS);
       const first = fraction === 1 ? say.dense() : say.left((100 * fraction).toFixed(1), speedUp(fraction, target).toFixed(1));
       const line = `${first}\n${say.at(size, (2 * target).toLocaleString("en"))}`;
       if (text.textContent !== line) text.textContent = line;

@@ -5,7 +5,6 @@ import shutil
 
 import host
 import pytest
-import tiny_models
 from playwright.sync_api import sync_playwright
 
 CHROMIUM_ARGUMENTS = ("--no-sandbox --headless=new --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -14,16 +13,16 @@ CHROMIUM_ARGUMENTS = ("--no-sandbox --headless=new --disable-gpu --disable-quic 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A ComfyUI folder of a user who has the models that the workflows name; here they are the tiny ones."""
-    tiny_models.make_in_subprocess()
+    """A ComfyUI folder of a user who has the models that the workflows name; here they are the small model under those names."""
     base = tmp_path_factory.mktemp("comfyui")
-    for folder in ("custom_nodes", "input", "output", "temp", "user", *(f"models/{f}" for f in tiny_models.PLACES.values())):
+    names = {"diffusion_models": "liveditor_14b_bf16", "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled", "vae": "wan_2.1_vae"}
+    for folder in ("custom_nodes", "input", "output", "temp", "user", *(f"models/{name}" for name in names)):
         (base / folder).mkdir(parents=True)
     (base / "custom_nodes" / "ComfyUI-LIVEditor").symlink_to(host.PACK, target_is_directory=True)
     shutil.copy(host.CLIPS / "bikes.mp4", base / "input" / "bikes.mp4")
-    names = {"diffusion_models": "liveditor_14b_bf16", "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled", "vae": "wan_2.1_vae"}
-    for tiny, folder in tiny_models.PLACES.items():
-        host.link_or_copy(host.RUN / "models" / folder / tiny, base / "models" / folder / f"{names[folder]}.safetensors")
+    for folder, name in names.items():
+        (small,) = (host.PACK / "models" / folder).glob("*.safetensors")
+        host.link_or_copy(small, base / "models" / folder / f"{name}.safetensors")
     return base
 
 

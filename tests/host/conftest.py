@@ -39,6 +39,7 @@ def edit_prompt(client):
     """The shipped main workflow in API format, small enough for a CPU: 9 frames of 64x48, 2 steps."""
     workflow = json.loads((host.PACK / "workflows" / "liveditor_edit.json").read_text(encoding="utf-8"))
     prompt = client.to_api(workflow)
+    host.remove(prompt, "CompareVideos")
     host.set_inputs(prompt, "LoadVideo", file="carphone_pristine.mp4")
     host.set_inputs(prompt, "LoadLIVEditor", checkpoint=tiny_models.TRANSFORMER, text_encoder=tiny_models.TEXT_ENCODER, vae=tiny_models.VAE)
     host.set_inputs(prompt, "EncodeSourceVideo", size="custom", width=64, height=48, max_frames=9)

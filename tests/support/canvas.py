@@ -1,6 +1,43 @@
 """What the browser tests do on the canvas."""
 
+import contextlib
 import json
+import time
+
+RENDERERS = {"canvas": False, "nodes 2.0": True}
+
+
+def set_setting(page, name, value):
+    page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
+
+
+@contextlib.contextmanager
+def renderer(page, name):
+    """Draw nodes by one of RENDERERS."""
+    set_setting(page, "Comfy.VueNodes.Enabled", RENDERERS[name])
+    try:
+        yield page
+    finally:
+        set_setting(page, "Comfy.VueNodes.Enabled", False)
+
+
+def bring_into_view(page, node_type, scale=1.0):
+    """The first node of a type in the middle of the canvas."""
+    page.evaluate("""([type, scale]) => { app.canvas.ds.scale = scale; app.canvas.centerOnNode(app.graph.nodes.find(n => n.type === type)); app.canvas.setDirty(true, true); }""",
+                  [node_type, scale])
+    page.wait_for_timeout(500)
+
+
+def press_run(page):
+    """Press the run button and wait; the history's entry of the prompt."""
+    before = set(page.client.get("history"))
+    page.get_by_test_id("queue-button").click()
+    deadline = time.monotonic() + 180
+    while not (entries := [entry for key, entry in page.client.get("history").items() if key not in before]):
+        assert time.monotonic() < deadline, "the prompt did not finish"
+        page.wait_for_timeout(200)
+    assert entries[0]["status"]["status_str"] == "success", entries[0]["status"]
+    return entries[0]
 
 
 def open_workflow(page, path):

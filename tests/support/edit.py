@@ -15,6 +15,7 @@ sys.path.append(str(host.PACK))
 from training import score  # noqa: E402
 
 WORKFLOW, SMALL_MODEL_WORKFLOW = (host.PACK / "workflows" / f"liveditor_{name}.json" for name in ("edit", "demo"))
+BOTH = "before and after"
 MODEL_OPTIONS = {"checkpoint": "diffusion_models", "text_encoder": "text_encoders", "vae": "vae"}
 
 
@@ -62,11 +63,10 @@ def fill_in(prompt, options, own_models):
     inputs("LoadVideo")["file"] = place(options.input, "input")
     if own_models:
         inputs("LoadLIVEditor").update({name: place(getattr(options, name), f"models/{folder}") for name, folder in MODEL_OPTIONS.items()})
-    else:  # before and after are put next to each other below, for every model and length
-        host.remove(prompt, "CreateVideo")
     if options.prompt:
         prompt[inputs("LIVEditSampler")["positive"][0]]["inputs"]["text"] = options.prompt
 
+    prompt[BOTH] = {"class_type": "SaveVideo", "inputs": {"video": [host.key_of(prompt, "CompareVideos"), 0], "filename_prefix": "video/LIVEditor_before_after", "format": "auto", "codec": "auto"}}
     chosen = {}
     if options.size:
         width, _, height = options.size.partition("x")
@@ -78,18 +78,13 @@ def fill_in(prompt, options, own_models):
     return prompt
 
 
-def report(result, options, prompt, own_models):
-    """Put the source beside the edit; with the small model, whose edits can be computed exactly, say how good it is."""
+def report_score(result, options, prompt):
+    """How good an edit by the small model is: what it knows can be computed exactly."""
     edited, fps = score.read_video(result)
     edited = edited.float() / 255
-    source = score.source_frames(options.input, edited, fps)
-    both = result.with_stem(result.stem.rstrip("_") + "_before_after")
-    score.write_side_by_side(both, source, edited, fps)
-    if not own_models:
-        found = score.score(edited, source, score.asked_edit(prompt))
-        print(f"score:  {found.decibels:.1f} dB PSNR to the exact edit ({found.edit.replace('_', ' ')}), of the unedited source {found.source_decibels:.1f} dB; "
-              f"most like: {found.nearest.replace('_', ' ')}")
-    print(f"both:   {both}")
+    found = score.score(edited, score.source_frames(options.input, edited, fps), score.asked_edit(prompt))
+    print(f"score:  {found.decibels:.1f} dB PSNR to the exact edit ({found.edit.replace('_', ' ')}), of the unedited source {found.source_decibels:.1f} dB; "
+          f"most like: {found.nearest.replace('_', ' ')}")
 
 
 def describe(path):
@@ -116,16 +111,21 @@ def main():
 
         started = time.monotonic()
         try:
-            result = host.saved_file(server.client.run(prompt, show, timeout=24 * 3600))
+            outputs = server.client.run(prompt, show, timeout=24 * 3600)
         except host.WorkflowFailed as error:
             raise SystemExit(f"the edit failed: {error}\nthe server's log: {server.log}") from error
+    both = host.saved_file({BOTH: outputs.pop(BOTH)})
+    result = host.saved_file(outputs)
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
+        both = Path(shutil.copy(both, options.output.with_stem(options.output.stem + "_before_after")))
         result = Path(shutil.copy(result, options.output))
     text = prompt[host.nodes_of(prompt, "LIVEditSampler")[0]["inputs"]["positive"][0]]["inputs"]["text"]
     print(f"prompt: {text}")
     print(f"time:   {time.monotonic() - started:.0f} s")
-    report(result, options, text, own_models)
+    if not own_models:
+        report_score(result, options, text)
+    print(f"both:   {both}")
     print(f"edited: {result} ({describe(result)})")
 
 

@@ -1,5 +1,6 @@
 """How edits are scored, on edits made by hand."""
 
+import av
 import torch
 
 from liveditor.training import score
@@ -33,10 +34,15 @@ def test_what_a_prompt_asks_for():
     assert score.asked_edit("remove the person on the left") is None
 
 
-def test_side_by_side_and_back(tmp_path):
+def test_frames_from_a_file_and_back(tmp_path):
     """The frames that an edit was made from are found again, whatever its rate."""
     source = clip() * torch.linspace(0.2, 1, 4).view(-1, 1, 1, 1)
-    score.write_side_by_side(tmp_path / "both.mp4", source, source.flip(-1), 8)
+    with av.open(str(tmp_path / "both.mp4"), "w") as container:
+        stream = container.add_stream("h264", rate=8, options={"crf": "15"})
+        stream.width, stream.height, stream.pix_fmt = 192, 64, "yuv420p"
+        for frame in (torch.cat([source, source.flip(-1)], dim=2) * 255).round().byte().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
     frames, fps = score.read_video(tmp_path / "both.mp4")
     assert frames.shape == (4, 64, 192, 3) and fps == 8
     assert score.psnr(frames[:, :, :96].float() / 255, source) > 30

@@ -1,0 +1,77 @@
+import os
+from fractions import Fraction
+
+import torch
+
+import folder_paths
+from comfy_api.latest import InputImpl, Types, io, ui
+
+from ..liveditor_core import video as geometry
+from .types import CATEGORY, Source
+
+NAME = "Compare Videos"
+LAYOUTS = ("side by side", "above each other", "wipe")
+LARGEST_PREVIEW = 1920  # pixels a side; browsers decode twice that in hardware
+
+
+class CompareVideos(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CompareVideos",
+            display_name=NAME,
+            category=CATEGORY,
+            description="Play the source and the edit together, frame by frame, with a border to drag between them; and give both as one video to save.",
+            search_aliases=["before after", "video compare", "side by side", "wipe", "comparison player", "split screen"],
+            is_output_node=True,
+            inputs=[
+                io.MultiType.Input("before", types=[Source, io.Video], tooltip="The source from Encode Source Video, of which the very frames that were edited are shown; or any other VIDEO, shown at the same times."),
+                io.Video.Input("after", tooltip="The edit, from Decode Video."),
+                io.Combo.Input("layout", options=list(LAYOUTS), default=LAYOUTS[0],
+                               tooltip="Of the video to save. wipe: a border runs over the picture once, from the source to the edit. The player on the node shows both in any way."),
+            ],
+            outputs=[io.Video.Output(tooltip="Source and edit in one video, with the edit's sound. For Save Video.")],
+        )
+
+    @classmethod
+    def execute(cls, before, after, layout) -> io.NodeOutput:
+        edit = after.get_components()
+        after_frames, fps = edit.images[..., :3], Fraction(edit.frame_rate)
+        before_frames = _frames_beside(before, after_frames, fps)
+
+        def clip(frames):
+            return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, audio=edit.audio, frame_rate=fps))
+
+        shown = torch.cat([_for_preview(frames) for frames in (before_frames, after_frames)], dim=2)
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path("liveditor/compare", folder_paths.get_temp_directory())
+        file = f"{name}_{counter:05}_.mp4"
+        clip(shown).save_to(os.path.join(folder, file), format=Types.VideoContainer.MP4, codec=Types.VideoCodec.H264, crf=18)
+        player = {**ui.SavedResult(file, subfolder, io.FolderType.temp), "frames": len(shown), "fps": round(float(fps), 3), "width": shown.shape[2] // 2, "height": shown.shape[1]}
+
+        if layout == LAYOUTS[2]:
+            both = geometry.wipe(before_frames, after_frames)
+        else:
+            both = torch.cat([before_frames, after_frames], dim=2 if layout == LAYOUTS[0] else 1)
+        return io.NodeOutput(clip(both), ui={"liveditor_compare": [player]})
+
+
+def _frames_beside(before, after, fps):
+    """The frames of `before` at the times of those of `after`, at their size.  # [F, H, W, 3]"""
+    height, width = after.shape[1:3]
+    if isinstance(before, geometry.SourceVideo):
+        original_rate = fps == before.original_fps and len(after) == before.original_frames
+        frames = before.read_frames(original_rate=original_rate, original_size=(width, height) != (before.width, before.height))
+        rate = fps
+    else:
+        parts = before.get_components()
+        frames, rate = parts.images[..., :3], Fraction(parts.frame_rate)
+    indices = [min(len(frames) - 1, int((i + Fraction(1, 2)) / fps * rate)) for i in range(len(after))]
+    frames = frames if indices == list(range(len(frames))) else frames[indices]
+    return geometry.fit_frames(frames, width, height, "pad")
+
+
+def _for_preview(frames):
+    """Not larger than browsers play well, and of even sides, as H.264 wants them."""
+    height, width = frames.shape[1:3]
+    scale = min(1, LARGEST_PREVIEW / max(height, width))
+    return geometry.resize(frames, max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))

@@ -1,0 +1,102 @@
+"""The player of Compare Videos: two clips at the same time code, frame by frame, in both renderers."""
+
+import av
+import host
+import numpy as np
+import pytest
+from canvas import RENDERERS, bring_into_view, open_workflow, press_run, renderer
+
+CANVAS = ".liveditor-compare canvas"
+FRAMES = 17
+
+
+@pytest.fixture(scope="module", params=RENDERERS)
+def player(page, base, request):
+    """The demo after a run, its player in view; and the frames of both clips as the file has them, [2, F, H, W, 3]."""
+    with renderer(page, request.param):
+        open_workflow(page, host.PACK / "workflows" / "liveditor_demo.json")
+        bring_into_view(page, "CompareVideos", 1.2)
+        outputs = press_run(page)["outputs"]
+        (clip,) = next(output["liveditor_compare"] for output in outputs.values() if "liveditor_compare" in output)
+        with av.open(str(base / clip["type"] / clip["subfolder"] / clip["filename"])) as container:
+            frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(int)
+        page.wait_for_function("c => document.querySelector(c)?.dataset.frame === '0'", arg=CANVAS, timeout=20_000)
+        page.evaluate("() => { window.liveditorFrames = [] }")
+        yield page, np.stack(np.split(frames, 2, axis=2))
+
+
+def press(page, *keys):
+    page.locator(".liveditor-compare").focus()
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def at_frame(page, frame):
+    page.wait_for_function("([c, f]) => document.querySelector(c).dataset.frame === String(f)", arg=[CANVAS, frame], timeout=10_000)
+    page.wait_for_timeout(150)
+
+
+def pixels(page):
+    """What the canvas shows, [H, W, 3]."""
+    width, height, data = page.evaluate("""c => { const canvas = document.querySelector(c);
+        return [canvas.width, canvas.height, Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data)]; }""", CANVAS)
+    return np.array(data).reshape(height, width, 4)[..., :3]
+
+
+def apart(a, b):
+    """Mean difference in the upper part, where nothing is written."""
+    return np.abs(a - b)[:80].mean()
+
+
+def test_both_clips_at_the_same_time_code(player):
+    page, (before, after) = player
+    assert len(before) == FRAMES and apart(before[0], after[0]) > 20
+    press(page, "Home")
+    for frame in (0, 1, 7, FRAMES - 1):
+        press(page, "Home", *["ArrowRight"] * frame) if frame < 10 else press(page, "End")
+        at_frame(page, frame)
+        shown, middle = pixels(page), before.shape[2] // 2
+        left, right = np.s_[:, :middle - 4], np.s_[:, middle + 4:]
+        assert apart(shown[left], before[frame][left]) < 4 and apart(shown[right], after[frame][right]) < 4
+        nearest = min(range(FRAMES), key=lambda f: apart(shown[right], after[f][right]) + apart(shown[left], before[f][left]))
+        assert nearest == frame
+    assert f"{FRAMES} / {FRAMES}" in page.locator(".liveditor-compare output").text_content()
+
+
+def test_the_border_is_dragged_and_moved_by_keys(player):
+    page, (before, after) = player
+    press(page, "Home")
+    at_frame(page, 0)
+    box = page.locator(CANVAS).bounding_box()
+    node = page.evaluate("() => [...app.graph.nodes.find(n => n.type === 'CompareVideos').pos]")
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 2, y, steps=5)
+    page.mouse.up()
+    almost = np.s_[:, :-12]
+    assert apart(pixels(page)[almost], before[0][almost]) < 4
+    assert page.evaluate("() => [...app.graph.nodes.find(n => n.type === 'CompareVideos').pos]") == node, "the node must stay where it is"
+    press(page, *["["] * 50)
+    rest = np.s_[:, 12:]
+    assert apart(pixels(page)[rest], after[0][rest]) < 4
+    press(page, *["]"] * 25)
+
+
+def test_side_by_side_playing_scrubbing_and_full_screen(player):
+    page, clips = player
+    press(page, "Home", "b")
+    at_frame(page, 0)
+    assert apart(pixels(page), np.concatenate([clips[0][0], clips[1][0]], axis=1)) < 4
+    press(page, "b", " ")
+    page.wait_for_function("c => Number(document.querySelector(c).dataset.frame) >= 3", arg=CANVAS, timeout=10_000)
+    press(page, " ")
+    page.locator(".liveditor-compare input[type=range]").evaluate("e => { e.value = 11; e.dispatchEvent(new Event('input')); }")
+    at_frame(page, 11)
+    press(page, "Shift+ArrowLeft")
+    at_frame(page, 1)
+    assert page.evaluate("() => app.graph.nodes.length") == 11, "keys must not reach the canvas"
+    press(page, "f")
+    page.wait_for_function("() => document.fullscreenElement?.classList.contains('liveditor-compare')", timeout=10_000)
+    press(page, "f")
+    page.wait_for_function("() => !document.fullscreenElement", timeout=10_000)

@@ -1,0 +1,217 @@
+// A player of two clips at once. They lie next to each other in one video, so that both always show the same frame.
+
+const STYLE = `
+.liveditor-compare { display: flex; flex-direction: column; width: 100%; height: 100%; min-height: 0; box-sizing: border-box; background: #15151a; border-radius: 6px; outline: none; color: #ddd; font: 12px sans-serif; overflow: hidden; }
+.liveditor-compare:focus-visible { box-shadow: 0 0 0 2px #6aa7ff inset; }
+.liveditor-compare .stage { flex: 1; min-height: 0; display: flex; align-items: center; justify-content: center; position: relative; }
+.liveditor-compare canvas { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; touch-action: none; cursor: ew-resize; }
+.liveditor-compare canvas.both { cursor: default; }
+.liveditor-compare .hint { padding: 12px; text-align: center; opacity: 0.7; }
+.liveditor-compare .bar[hidden], .liveditor-compare .hint[hidden] { display: none; }
+.liveditor-compare .bar { display: flex; align-items: center; gap: 4px; padding: 4px 6px; background: #1f1f26; }
+.liveditor-compare .bar input { flex: 1; min-width: 40px; accent-color: #6aa7ff; }
+.liveditor-compare .bar output { white-space: nowrap; font-variant-numeric: tabular-nums; min-width: 96px; text-align: right; }
+.liveditor-compare button { border: 0; background: none; color: inherit; font: inherit; font-size: 14px; line-height: 1; padding: 4px 6px; border-radius: 4px; cursor: pointer; }
+.liveditor-compare button:hover, .liveditor-compare button[aria-pressed="true"] { background: #3a3a46; }
+`;
+
+// Drawn here, since not every system has these signs in a font. 16 by 16.
+const ICONS = {
+  play: "M4 2l10 6-10 6z",
+  pause: "M3 2h4v12H3zM9 2h4v12H9z",
+  back: "M3 2h2v12H3zM14 2v12L6 8z",
+  forward: "M11 2h2v12h-2zM2 2v12l8-6z",
+  both: "M1 3h14v10H1zM2.5 4.5v7h4.8v-7z",
+  muted: "M1 6h3l4-4v12l-4-4H1zM10 6l1-1 1.5 1.5L14 5l1 1-1.5 1.5L15 9l-1 1-1.5-1.5L11 10l-1-1 1.5-1.5z",
+  loud: "M1 6h3l4-4v12l-4-4H1zM10 5c2 1.5 2 4.5 0 6zM11.5 3c4 2.5 4 7.5 0 10l-.6-1c3-2 3-6 0-8z",
+  fullscreen: "M1 1h5v2H3v3H1zM10 1h5v5h-2V3h-3zM1 10h2v3h3v2H1zM13 10h2v5h-5v-2h3z",
+};
+const BIG_STEP = 10;
+const SPLIT_STEP = 0.02;
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function setIcon(button, name) {
+  button.innerHTML = `<svg viewBox="0 0 16 16" width="14" height="14" fill="currentColor" fill-rule="evenodd" aria-hidden="true"><path d="${ICONS[name]}"/></svg>`;
+}
+
+/**
+ * The player, without a clip.
+ *
+ * @param words - texts by name: before, after, hint, frame, play, back, forward, both, muted, fullscreen, help.
+ * @returns {{root: HTMLElement, show: function({url, frames, fps, width, height}), stop: function()}}
+ */
+export function comparePlayer(words) {
+  const video = element("video", { muted: true, loop: true, preload: "auto", playsInline: true });
+  const canvas = element("canvas", { hidden: true });
+  const hint = element("div", { className: "hint", textContent: words.hint });
+  const button = (icon, action) => {
+    const made = element("button", { type: "button", title: words[icon], ariaLabel: words[icon], onclick: action });
+    setIcon(made, icon);
+    return made;
+  };
+  const scrub = element("input", { type: "range", min: 0, max: 0, step: 1, value: 0, ariaLabel: words.frame });
+  const time = element("output");
+  const play = button("play", () => toggle());
+  const sound = button("muted", () => setMuted(!video.muted));
+  const both = button("both", () => setBoth(!state.both));
+  const steps = [button("back", () => step(-1)), button("forward", () => step(1))];
+  const bar = element("div", { className: "bar", hidden: true }, steps[0], play, steps[1], scrub, time, both, sound, button("fullscreen", () => fullscreen()));
+  const root = element("div", { className: "liveditor-compare", tabIndex: 0, title: words.help }, element("style", { textContent: STYLE }), element("div", { className: "stage" }, hint, canvas), bar);
+  const state = { clip: null, frame: 0, split: 0.5, both: false, wanted: null };
+
+  function draw() {
+    const { clip, split } = state;
+    if (!clip || video.readyState < 2) return;
+    const { width: w, height: h } = clip;
+    const size = [state.both ? 2 * w : w, h];
+    if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;
+    const context = canvas.getContext("2d");
+    if (state.both) {
+      context.drawImage(video, 0, 0, 2 * w, h, 0, 0, 2 * w, h);
+    } else {
+      const x = Math.round(split * w);
+      if (x > 0) context.drawImage(video, 0, 0, x, h, 0, 0, x, h);
+      if (x < w) context.drawImage(video, w + x, 0, w - x, h, x, 0, w - x, h);
+      context.fillStyle = "#fff";
+      context.fillRect(x - Math.max(1, w / 480), 0, Math.max(2, w / 240), h);
+    }
+    const font = Math.max(9, Math.round(h / 24));
+    context.font = `${font}px sans-serif`;
+    context.fillStyle = "#fff";
+    context.shadowColor = "#000";
+    context.shadowBlur = font / 2;
+    context.textBaseline = "bottom";
+    context.textAlign = "left";
+    context.fillText(words.before, font / 2, h - font / 3);
+    context.textAlign = "right";
+    context.fillText(words.after, size[0] - font / 2, h - font / 3);
+    context.shadowBlur = 0;
+  }
+
+  function at(frame) {
+    state.frame = frame;
+    scrub.value = frame;
+    time.textContent = `${frame + 1} / ${state.clip.frames} · ${(frame / state.clip.fps).toFixed(2)} s`;
+    canvas.dataset.frame = frame;
+    draw();
+  }
+
+  // A seek while another is under way would be dropped by some browsers: the last one wanted follows when that has ended.
+  function seek(frame) {
+    if (!state.clip) return;
+    video.pause();
+    state.wanted = Math.min(state.clip.frames - 1, Math.max(0, frame));
+    if (!video.seeking) video.currentTime = (state.wanted + 0.5) / state.clip.fps; // the middle of a frame's time
+  }
+
+  function step(frames) {
+    seek((video.seeking ? state.wanted : state.frame) + frames); // keys may come faster than seeks end
+  }
+
+  video.addEventListener("seeked", () => {
+    if (!state.clip || state.wanted === null) return;
+    const there = Math.floor(video.currentTime * state.clip.fps);
+    if (there !== state.wanted) return void (video.currentTime = (state.wanted + 0.5) / state.clip.fps);
+    at(state.wanted);
+  });
+
+  function everyFrame(_, { mediaTime }) {
+    if (!state.clip) return;
+    if (!video.paused) at(Math.min(state.clip.frames - 1, Math.round(mediaTime * state.clip.fps)));
+    else draw(); // what a seek brought
+    video.requestVideoFrameCallback(everyFrame);
+  }
+  video.requestVideoFrameCallback?.(everyFrame);
+
+  function toggle() {
+    if (!state.clip) return;
+    if (video.paused) video.play();
+    else seek(state.frame);
+  }
+  for (const name of ["play", "pause"]) video.addEventListener(name, () => setIcon(play, video.paused ? "play" : "pause"));
+
+  function setBoth(value) {
+    state.both = value;
+    both.ariaPressed = String(value);
+    canvas.classList.toggle("both", value);
+    draw();
+  }
+
+  function setMuted(value) {
+    video.muted = value;
+    setIcon(sound, value ? "muted" : "loud");
+  }
+
+  function setSplit(value) {
+    state.split = Math.min(1, Math.max(0, value));
+    draw();
+  }
+
+  function fullscreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else root.requestFullscreen();
+  }
+
+  /** Where on the picture a pointer is, 0..1 across; the canvas shows it as large as fits. */
+  function across(event) {
+    const box = canvas.getBoundingClientRect();
+    const shown = Math.min(box.width, (box.height * canvas.width) / canvas.height);
+    return (event.clientX - box.x - (box.width - shown) / 2) / shown;
+  }
+
+  canvas.addEventListener("pointerdown", (event) => {
+    if (state.both || event.button !== 0) return;
+    canvas.setPointerCapture(event.pointerId);
+    setSplit(across(event));
+  });
+  canvas.addEventListener("pointermove", (event) => canvas.hasPointerCapture(event.pointerId) && setSplit(across(event)));
+  scrub.addEventListener("input", () => seek(Number(scrub.value)));
+
+  const keys = {
+    " ": toggle,
+    ArrowLeft: ({ shiftKey }) => step(shiftKey ? -BIG_STEP : -1),
+    ArrowRight: ({ shiftKey }) => step(shiftKey ? BIG_STEP : 1),
+    Home: () => seek(0),
+    End: () => seek(Infinity),
+    "[": () => setSplit(state.split - SPLIT_STEP),
+    "]": () => setSplit(state.split + SPLIT_STEP),
+    b: () => setBoth(!state.both),
+    m: () => setMuted(!video.muted),
+    f: fullscreen,
+  };
+  root.addEventListener("keydown", (event) => {
+    const action = keys[event.key];
+    if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation(); // they mean other things on the canvas
+    action(event);
+  });
+  for (const name of ["pointerdown", "mousedown", "dblclick"]) {
+    root.addEventListener(name, (event) => {
+      event.stopPropagation(); // or the node would be dragged along
+      if (name === "pointerdown") root.focus({ preventScroll: true });
+    });
+  }
+
+  return {
+    root,
+    show(clip) {
+      state.clip = clip;
+      state.wanted = 0;
+      hint.hidden = true;
+      canvas.hidden = bar.hidden = false;
+      scrub.max = clip.frames - 1;
+      video.pause();
+      video.src = clip.url;
+      video.addEventListener("loadeddata", () => seek(0), { once: true });
+    },
+    stop() {
+      video.pause();
+    },
+  };
+}
