@@ -1,0 +1,40 @@
+"""The subgraph blueprint: found by search, dropped on an empty canvas between Load Video and Save Video, and run on the small model."""
+
+import host
+from canvas import press_run
+
+NAME = "Edit video (LIVEditor)"
+
+
+def test_the_blueprint_is_found_and_edits_a_video(page, base):
+    (entry,) = [entry for entry in page.client.get("global_subgraphs").values() if entry["name"] == NAME]
+    assert entry["info"]["node_pack"] == "custom_nodes.ComfyUI-LIVEditor"
+
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("() => app.graph.nodes.length === 0")
+    page.mouse.dblclick(900, 500)
+    page.keyboard.type("edit video liveditor", delay=20)
+    page.wait_for_timeout(1500)
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => app.graph.nodes.length === 1")
+    assert page.evaluate("() => [app.graph.nodes[0].title, app.graph.nodes[0].isSubgraphNode()]") == [NAME, True]
+    page.mouse.click(900, 500)  # the new node follows the pointer until then
+
+    missing = page.evaluate("""() => { const edit = app.graph.nodes[0];
+        const add = (type, values) => { const node = LiteGraph.createNode(type); app.graph.add(node);
+            for (const [name, value] of Object.entries(values)) node.widgets.find(w => w.name === name).value = value; return node; };
+        const load = add('LoadVideo', {file: 'bikes.mp4'}), save = add('SaveVideo', {}), compare = add('CompareVideos', {});
+        const out = name => edit.outputs.findIndex(o => o.name === name);
+        load.connect(0, edit, 'video'); edit.connect(out('VIDEO'), save, 'video');
+        edit.connect(out('source'), compare, 'before'); edit.connect(out('VIDEO'), compare, 'after');
+        const values = {instruction: 'turn it into a night scene', steps: 2, cfg: 1, max_frames: 9, SAR: 0.25, SRR: 1};
+        for (const [name, value] of Object.entries(values)) edit.widgets.find(w => w.name === name || w.label === name).value = value;
+        const encode = edit.subgraph.nodes.find(n => n.type === 'EncodeSourceVideo');
+        for (const [name, value] of Object.entries({width: 128, height: 64})) encode.widgets.find(w => w.name === name).value = value;
+        edit.widgets.find(w => w.name === 'size').value = 'custom';
+        return app.graph.nodes.filter(n => n.has_errors).map(n => n.title); }""")
+    assert missing == []
+    outputs = press_run(page)["outputs"]
+    assert host.saved_file(outputs, base).stat().st_size > 0
+    clip = next(output["liveditor_compare"][0] for output in outputs.values() if "liveditor_compare" in output)
+    assert (clip["frames"], clip["width"], clip["height"]) == (9, 128, 64)
