@@ -3,6 +3,8 @@
 import copy
 import os
 import struct
+import subprocess
+import sys
 import threading
 
 import av
@@ -57,8 +59,11 @@ def refused(client, prompt, *words):
 def test_nodes_are_described(client):
     info = client.get("object_info")
     chinese = client.get("i18n")["zh"]["nodeDefs"]
-    for name in ("LoadLIVEditor", "EncodeSourceVideo", "SparseAttentionSettings", "LIVEditSampler", "DecodeVideo"):
+    own = [name for name, node in info.items() if node["python_module"] == "custom_nodes.ComfyUI-LIVEditor"]
+    assert len(own) == 8
+    for name in own:
         node = info[name]
+        assert node["search_aliases"]
         assert node["category"] == "LIVEditor" and node["description"]
         inputs = node["input"].get("required", {}) | node["input"].get("optional", {})
         for key, (_, *options) in inputs.items():
@@ -69,6 +74,18 @@ def test_nodes_are_described(client):
             assert rows > len(inputs), f"{language} help of {name} lacks inputs"
     assert "flow_unipc" in info["KSampler"]["input"]["required"]["sampler_name"][0]
     assert "wan_flow" in info["KSampler"]["input"]["required"]["scheduler"][0]
+
+
+def test_the_client_script_edits_a_video(client, tmp_path):
+    script = host.PACK / "workflows" / "api" / "edit.py"
+    assert script.read_text(encoding="utf-8").count("\n") <= 25
+    edit = [sys.executable, str(script), str(host.CLIPS / "carphone_pristine.mp4")]
+    subprocess.run([*edit, "invert the colours", str(tmp_path / "edited.mp4"), f"http://{client.address}"], check=True, timeout=300)
+    out = probe(tmp_path / "edited.mp4")
+    assert out["frames"] == 17 and out["size"] == (256, 112) and out["pixels"].std() > 20
+    (tmp_path / "no.mp4").write_text("no video")
+    failed = subprocess.run([*edit[:2], str(tmp_path / "no.mp4"), "invert the colours", str(tmp_path / "not.mp4"), f"http://{client.address}"], capture_output=True, text=True, timeout=300)
+    assert failed.returncode and not (tmp_path / "not.mp4").exists()
 
 
 @pytest.mark.parametrize("frames", [1, 6, 8, 9])
