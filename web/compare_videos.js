@@ -37,7 +37,7 @@ const SMALLEST = 240;
 const SIZE = [520, 430];
 
 app.registerExtension({
-  name: "LIVEditor.CompareVideos",
+  name: "liveditor.CompareVideos",
   nodeCreated(node) {
     if (node.comfyClass !== "CompareVideos") return;
     const player = comparePlayer(inLanguage(WORDS));

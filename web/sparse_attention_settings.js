@@ -53,7 +53,7 @@ function choose(node, name) {
 }
 
 app.registerExtension({
-  name: "LIVEditor.SparseAttentionSettings",
+  name: "liveditor.SparseAttentionSettings",
   nodeCreated(node) {
     if (node.comfyClass !== "SparseAttentionSettings") return;
     // Neither is an input of the node: they come last and are saved nowhere.

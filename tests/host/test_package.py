@@ -1,14 +1,16 @@
 """The pack as a package: what importing it does, and what ComfyUI's own validators say of it."""
 
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import host
 import pytest
 
-COMFY = str(Path(sys.executable).with_name("comfy"))
+COMFY, COMFY_TEST = (str(Path(sys.executable).with_name(name)) for name in ("comfy", "comfy-test"))
 
 
 def test_import_is_quick_and_changes_nothing_of_the_host():
@@ -38,3 +40,30 @@ def test_workflow_validates(client, path, tmp_path):
 def test_node_package_validates():
     run = subprocess.run([COMFY, "node", "validate"], cwd=host.PACK, capture_output=True, text=True)
     assert run.returncode == 0 and "warning" not in (run.stdout + run.stderr).lower(), run.stdout + run.stderr
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """What users get: the package that comfy-cli makes of the repository, unpacked."""
+    folder = tmp_path_factory.mktemp("package")
+    shutil.copytree(host.PACK, folder / "repository", ignore=shutil.ignore_patterns(".git", ".liveditor", ".*_cache", "__pycache__"))
+    run = subprocess.run([COMFY, "--skip-prompt", "node", "pack"], cwd=folder / "repository", capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    with zipfile.ZipFile(folder / "repository" / "node.zip") as file:
+        assert sum(entry.compress_size for entry in file.infolist()) < 30_000_000
+        file.extractall(folder / "ComfyUI-LIVEditor")
+    return folder / "ComfyUI-LIVEditor"
+
+
+def test_lint_is_clean(package):
+    run = subprocess.run([COMFY_TEST, "lint", "--strict", str(package)], capture_output=True, text=True)
+    assert run.returncode == 0 and "0 error(s), 0 warning(s)" in run.stdout + run.stderr, run.stdout + run.stderr
+
+
+def test_the_package_holds_what_users_need_and_no_more(package):
+    names = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    assert {name.split("/")[0] for name in names} == {"__init__.py", "nodes", "liveditor_core", "kernels", "workflows", "subgraphs", "web", "locales", "models", "pyproject.toml",
+                                                      "README.md", "LICENSE", ".comfyignore"}
+    assert not [name for name in names if "test" in name or name.startswith("workflows/api")]
+    for folder, pattern in (("nodes", "*.py"), ("web", "docs/*/*"), ("workflows", "*.j*"), ("subgraphs", "*.json"), ("models", "*/*"), ("locales", "*/*")):
+        assert {path.relative_to(host.PACK).as_posix() for path in (host.PACK / folder).glob(pattern)} <= names
