@@ -5,9 +5,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from .attention_record import AttentionRecord, source_heat
-from .video import FRAMES_AT_ONCE
+from .video import FRAMES_AT_ONCE, FRAMES_PER_LATENT, SIZE_STEP
 
-PIXELS_PER_TOKEN = 16  # VAE stride 8 times patch 2
 # From dark to light, so that it reads without colours as well.
 _SCALE = torch.tensor([(13, 8, 60), (84, 20, 125), (170, 45, 110), (235, 95, 60), (252, 175, 50), (250, 250, 165)]) / 255
 _WIDTH, _ROW, _MARGIN, _TITLE = 900, 14, 64, 44
@@ -36,8 +35,8 @@ def over_frames(frames: torch.Tensor, heat: torch.Tensor, opacity: float) -> tor
     out = torch.empty_like(frames)
     for first in range(0, len(frames), FRAMES_AT_ONCE):
         part = slice(first, first + FRAMES_AT_ONCE)
-        latent_frames = [-(-frame // 4) for frame in range(len(frames))[part]]  # the first frame has a latent frame of its own, then four share one
-        over = painted[latent_frames].repeat_interleave(PIXELS_PER_TOKEN, dim=1).repeat_interleave(PIXELS_PER_TOKEN, dim=2)
+        latent_frames = [-(-frame // FRAMES_PER_LATENT) for frame in range(len(frames))[part]]
+        over = painted[latent_frames].repeat_interleave(SIZE_STEP, dim=1).repeat_interleave(SIZE_STEP, dim=2)
         out[part] = torch.lerp(frames[part], over[:, :frames.shape[1], :frames.shape[2]].to(frames), opacity)
     return out
 
@@ -71,7 +70,7 @@ def plots(record: AttentionRecord, step: int) -> torch.Tensor:
         top += _TITLE
         across, down = _WIDTH - 2 * _MARGIN, row * len(blocks)
         pixels = colours((values - low) / max(high - low, 1e-9)).mul(255).round().byte().numpy()
-        picture.paste(Image.fromarray(pixels).resize((across, down), Image.Resampling.NEAREST), (_MARGIN, top))
+        picture.paste(Image.fromarray(pixels).resize((across, down), Image.Resampling.BOX), (_MARGIN, top))
         every = max(1, 14 // row + (len(blocks) > 20))
         for i, block in enumerate(blocks):
             if i % every == 0:

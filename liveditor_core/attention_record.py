@@ -23,9 +23,10 @@ def check_numbers(text: str) -> str:
     """Refuse what `numbers_in` could not read.
 
     Raises:
-        ValueError: the text is neither `all` nor a list of numbers, ranges and `last`.
+        ValueError: the text is neither `all` nor a list of numbers, rising ranges and `last`.
     """
-    if text.strip() != "all" and not all(_PART.fullmatch(part.strip()) for part in text.split(",")):
+    parts = [_PART.fullmatch(part.strip()) for part in text.split(",")]
+    if text.strip() != "all" and not all(part and int(part[1] or 0) <= int(part[2] or part[1] or 0) for part in parts):
         raise ValueError(f'must be "all", or numbers and ranges with commas such as "1, 8-12, last", got {text!r}')
     return text
 
@@ -38,12 +39,12 @@ def numbers_in(text: str, first: int, count: int) -> set[int]:
     named = set()
     for part in text.split(","):
         start, end = _PART.fullmatch(part.strip()).groups()
-        named |= {everything[-1]} if start is None else set(range(int(start), int(end or start) + 1))
-    return named & set(everything)
+        named |= {everything[-1]} if start is None else {number for number in everything if int(start) <= number <= int(end or start)}
+    return named
 
 
 class AttentionRecord:
-    """Follows the runs of one MODEL; holds the last one's choices of the positive prompt.
+    """Follows the runs of one MODEL; holds the last one's choices of the positive prompt, which is the first of a guider's.
 
     Args:
         steps: which steps to record, counted from 1: `all`, or for example `1, 8-12, last`.
@@ -54,7 +55,7 @@ class AttentionRecord:
         layout: TokenLayout of the run, None before it.
         grid: latent frames, rows and columns of tokens.
         dense_because: why nothing was chosen where attention was dense.
-        windows: whether the run came in several context windows, of which the last is kept.
+        result: the latent that the run gave, on the CPU; None while there is none.
     """
 
     def __init__(self, steps: str, blocks: str):
@@ -62,25 +63,29 @@ class AttentionRecord:
         self.begin()
 
     def begin(self):
-        self.choices, self.layout, self.grid, self.dense_because, self.windows = {}, None, None, None, False
+        self.choices, self.layout, self.grid, self.dense_because, self.result = {}, None, None, None, None
 
     def run(self, executor, *args, **kwargs):
-        """A wrapper around a sampler."""
+        """A wrapper around a whole run of a sampler."""
         self.begin()
-        return executor(*args, **kwargs)
+        latent = executor(*args, **kwargs)
+        self.result = latent.cpu()
+        return latent
 
     def watch(self, transformer_options, layout: TokenLayout):
-        """What to tell of one self-attention call: a function of `in_context_sparse_attention`'s `watch`, or None if this call is not recorded."""
+        """What to tell of one self-attention call: a function for `in_context_sparse_attention`'s `watch`, or None if this call is not recorded.
+
+        Of samplers that call the model more than once in a step the last call is kept.
+        """
         which = transformer_options.get("cond_or_uncond", [0])
-        if 0 not in which:
-            return None
         sigmas, block = transformer_options["sample_sigmas"], transformer_options["block_index"]
-        step = int((sigmas - transformer_options["sigmas"][0].to(sigmas)).abs().argmin()) + 1
-        if step not in numbers_in(self._steps, 1, len(sigmas) - 1) or block not in numbers_in(self._blocks, 0, transformer_options["total_blocks"]):
+        if 0 not in which or block not in numbers_in(self._blocks, 0, transformer_options["total_blocks"]):
+            return None
+        step = int((sigmas - transformer_options["sigmas"][0].to(sigmas)).abs().argmin()) + 1  # waits for the GPU
+        if step not in numbers_in(self._steps, 1, len(sigmas) - 1):
             return None
 
         def note(chosen, dense_because):
-            self.windows |= (step, block) in self.choices
             self.layout, self.grid, self.dense_because = layout, tuple(transformer_options["grid_sizes"]), dense_because
             if chosen is not None:
                 item = which.index(0) * (chosen.kv_set.shape[0] // len(which))  # batches are one prompt after the other
@@ -115,8 +120,7 @@ def source_heat(values: torch.Tensor, layout: TokenLayout, grid) -> torch.Tensor
 def summary(record: AttentionRecord, steps: list[int]) -> str:
     """A line for every recorded step and transformer block."""
     layout = record.layout
-    lines = [f"{layout.num_source_blocks} source blocks and {layout.num_target_blocks} target blocks of {layout.block_size} tokens"
-             + ("; several context windows, the last one is shown" if record.windows else "")]
+    lines = [f"{layout.num_source_blocks} source blocks and {layout.num_target_blocks} target blocks of {layout.block_size} tokens"]
     for (step, block), choice in sorted(record.choices.items()):
         if step in steps:
             dense = choice.dense.float()

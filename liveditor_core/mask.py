@@ -3,9 +3,7 @@
 import scipy.ndimage
 import torch
 
-from .video import FRAMES_AT_ONCE, SourceVideo, fit_frames, pad_frames, resize, restore_size
-
-VAE_STRIDE, VAE_FRAMES = 8, 4  # pixels and frames per latent number; the first frame has a latent frame of its own
+from .video import FRAMES_AT_ONCE, FRAMES_PER_LATENT, VAE_STRIDE, SourceVideo, fit_frames, pad_frames, resize, restore_size
 
 
 def fit_mask(mask: torch.Tensor, source: SourceVideo, *, original_rate: bool, original_size: bool) -> torch.Tensor:
@@ -15,16 +13,18 @@ def fit_mask(mask: torch.Tensor, source: SourceVideo, *, original_rate: bool, or
 
     Args:
         mask: [M, H, W] in 0..1: one for all frames, one per edited frame, one per frame of the part of the source that is
-            edited, or one per frame of the whole video.
+            edited, or one per frame of the whole video, which more masks than up to the end of that part are taken for.
         original_rate, original_size: for an output at the source's frame rate or size rather than the edit's.
 
     Returns:
         [F, height, width], F = 1 for a mask that serves all frames.
 
     Raises:
-        ValueError: another number of masks.
+        ValueError: another number of masks, or nothing is in them.
     """
-    mask = mask.float().clamp(0, 1)
+    mask = mask.reshape(-1, *mask.shape[-2:]).float().clamp(0, 1)  # nodes give single masks of two and of four dimensions too
+    if not mask.any():
+        raise ValueError("Mask: must cover some of the picture, got one that is empty everywhere. Paint where the edit shall be, or connect no mask.")
     if len(mask) > 1:
         mask = mask[_frames(len(mask), source, original_rate)]
     mask = mask.unsqueeze(-1)
@@ -60,35 +60,43 @@ def latent_mask(mask: torch.Tensor, source: SourceVideo) -> torch.Tensor:
     mask = fit_mask(mask, source, original_rate=False, original_size=False)
     mask = pad_frames(mask.expand(source.frames, -1, -1).unsqueeze(-1)).squeeze(-1)
     cells = torch.nn.functional.max_pool2d((mask > 0).float(), VAE_STRIDE)
-    return torch.stack([cells[0], *(frames.amax(dim=0) for frames in cells[1:].split(VAE_FRAMES))])[None, None]
+    return torch.stack([cells[0], *(frames.amax(dim=0) for frames in cells[1:].split(FRAMES_PER_LATENT))])[None, None]
 
 
-def feathered(mask: torch.Tensor, feather: int) -> torch.Tensor:
-    """Let a mask rise from its edge inwards, over `feather` pixels; where it is 0 it stays 0. The picture's own border is no edge.
+def weights(mask: torch.Tensor, feather: int) -> torch.Tensor:
+    """How much of the edit every pixel gets: rises from a mask's edge inwards, over `feather` pixels. The picture's own border is no edge.
 
     Args:
-        mask: [H, W] in 0..1.
+        mask: [F, H, W], from `fit_mask`.
+
+    Returns:
+        [F, H, W], 0 where the mask is 0.
     """
-    if feather == 0 or bool((mask > 0).all()):
+    return torch.stack([_risen(one, feather) for one in mask]) if feather else mask
+
+
+def _risen(mask, feather):
+    inside = mask > 0
+    if inside.all():
         return mask
-    depth = torch.from_numpy(scipy.ndimage.distance_transform_edt((mask > 0).cpu().numpy())).to(mask)
+    depth = torch.from_numpy(scipy.ndimage.distance_transform_edt(inside.cpu().numpy())).to(mask)
     return mask * (depth / (feather + 1)).clamp(max=1)
 
 
-def keep_outside(edit: torch.Tensor, source_frames: torch.Tensor, mask: torch.Tensor, feather: int) -> torch.Tensor:
+def keep_outside(edit: torch.Tensor, source_frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Put the source back outside a mask.
 
     Args:
         edit, source_frames: [F, H, W, 3]; the edit is overwritten.
-        mask: [F or 1, H, W], from `fit_mask`.
-        feather: pixels over which the edge fades, inwards.
+        weights: [F or 1, H, W], of the edit.
 
     Returns:
         [F, H, W, 3].
     """
-    weights = [feathered(one, feather).unsqueeze(-1) for one in mask] if len(mask) == 1 else None
     for first in range(0, len(edit), FRAMES_AT_ONCE):
         part = slice(first, first + FRAMES_AT_ONCE)
-        weight = weights[0] if weights else torch.stack([feathered(one, feather) for one in mask[part]]).unsqueeze(-1)
-        edit[part] = torch.lerp(source_frames[part].to(edit), edit[part], weight.to(edit))
+        weight = (weights if len(weights) == 1 else weights[part]).unsqueeze(-1).to(edit)
+        unedited = source_frames[part].to(edit)
+        # NaN times 0 is NaN: what the edit is outside must not matter.
+        edit[part] = torch.where(weight > 0, torch.lerp(unedited, edit[part], weight), unedited)
     return edit

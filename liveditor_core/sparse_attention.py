@@ -98,6 +98,7 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
             answer = dense_attention(q[:, part], k[:, part], v[:, part]).flatten(0, 1)
             kernels.write_query_blocks(answer, head_index=every_head[:, part].flatten(), query_blocks=blocks, residual=residual, gate=gate, out=out,
                                        block_size=layout.block_size)
+            del answer  # before the next group's
         return out
 
     # 2. Attention between the means chooses the blocks, and its own answer is the pooled residual.
@@ -126,6 +127,7 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
                 keys, values = (kernels.gather_kv_set(x, head_index=head_index, source_blocks=source_blocks, length=length, **cut) for x in (k, v))
                 rows = dense_attention(rows.unsqueeze(0), keys.unsqueeze(0), values.unsqueeze(0)).squeeze(0)
                 kernels.write_query_blocks(rows, head_index=head_index, query_blocks=chosen.dense_blocks, **add)
+                del rows, keys, values  # before the next group's are gathered
     return out
 
 

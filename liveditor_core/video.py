@@ -12,7 +12,9 @@ PRESETS = {
     "auto 480p": ((832, 480), (480, 832), (624, 624), (832, 416), (416, 832)),
 }
 FITS = ("crop", "pad", "stretch")
-SIZE_STEP = 16  # VAE stride 8 times patch 2
+VAE_STRIDE = 8
+SIZE_STEP = 16  # VAE stride 8 times patch 2: the pixels of a token
+FRAMES_PER_LATENT = 4  # but for the first frame, which has a latent frame of its own
 FRAMES_AT_ONCE = 16
 
 
@@ -58,7 +60,7 @@ class SourceVideo:
         """The unedited frames that an output stands for, read again from the source.  # [F, H, W, 3]"""
         frames = self.read_original()
         if not original_rate:
-            frames = frames[self.edited_indices()]
+            frames = take_frames(frames, self.edited_indices())
         return frames if original_size else fit_frames(frames, self.width, self.height, self.fit)
 
 
@@ -73,9 +75,14 @@ def frame_indices(count: int, fps: Fraction, new_fps: Fraction) -> list[int]:
     return [min(count - 1, int((i + Fraction(1, 2)) * fps / new_fps)) for i in range(new_count)]
 
 
+def take_frames(frames: torch.Tensor, indices: list[int]) -> torch.Tensor:
+    """Frames by their numbers; without a copy where those are all of them."""
+    return frames if indices == list(range(len(frames))) else frames[indices]
+
+
 def padded_frame_count(count: int) -> int:
     """The next 4n + 1, which is what the VAE encodes without losing frames."""
-    return -(-(count - 1) // 4) * 4 + 1
+    return -(-(count - 1) // FRAMES_PER_LATENT) * FRAMES_PER_LATENT + 1
 
 
 def pad_frames(frames: torch.Tensor) -> torch.Tensor:

@@ -42,12 +42,7 @@ class CompareVideos(io.ComfyNode):
         def clip(frames):
             return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, audio=edit.audio, frame_rate=fps))
 
-        shown = torch.cat([_for_preview(frames) for frames in (before_frames, after_frames)], dim=2)
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path("liveditor/compare", folder_paths.get_temp_directory())
-        file = f"{name}_{counter:05}_.mp4"
-        clip(shown).save_to(os.path.join(folder, file), format=Types.VideoContainer.MP4, codec=Types.VideoCodec.H264, crf=18)
-        player = {**ui.SavedResult(file, subfolder, io.FolderType.temp), "frames": len(shown), "fps": round(float(fps), 3), "width": shown.shape[2] // 2, "height": shown.shape[1]}
-
+        player = _write_preview(before_frames, after_frames, clip)
         if layout == LAYOUTS[2]:
             both = geometry.wipe(before_frames, after_frames)
         else:
@@ -59,15 +54,23 @@ def _frames_beside(before, after, fps):
     """The frames of `before` at the times of those of `after`, at their size.  # [F, H, W, 3]"""
     height, width = after.shape[1:3]
     if isinstance(before, geometry.SourceVideo):
-        original_rate = fps == before.original_fps and len(after) == before.original_frames
-        frames = before.read_frames(original_rate=original_rate, original_size=(width, height) != (before.width, before.height))
-        rate = fps
+        original_rate = fps == before.original_fps and len(after) % before.original_frames == 0
+        frames = before.read_frames(original_rate=original_rate, original_size=(width, height) == (before.original_width, before.original_height))
+        indices = [i % len(frames) for i in range(len(after))]  # a batch of edits comes one after the other
     else:
         parts = before.get_components()
         frames, rate = parts.images[..., :3], Fraction(parts.frame_rate)
-    indices = [min(len(frames) - 1, int((i + Fraction(1, 2)) / fps * rate)) for i in range(len(after))]
-    frames = frames if indices == list(range(len(frames))) else frames[indices]
-    return geometry.fit_frames(frames, width, height, "pad")
+        indices = [min(len(frames) - 1, int((i + Fraction(1, 2)) / fps * rate)) for i in range(len(after))]
+    return geometry.fit_frames(geometry.take_frames(frames, indices), width, height, "pad")
+
+
+def _write_preview(before, after, clip):
+    """Write what the player plays: both next to each other in one file. Where it is, and its measures."""
+    shown = torch.cat([_for_preview(frames) for frames in (before, after)], dim=2)
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path("liveditor/compare", folder_paths.get_temp_directory())
+    video, file = clip(shown), f"{name}_{counter:05}_.mp4"
+    video.save_to(os.path.join(folder, file), format=Types.VideoContainer.MP4, codec=Types.VideoCodec.H264, crf=18)
+    return {**ui.SavedResult(file, subfolder, io.FolderType.temp), "frames": len(shown), "fps": round(float(video.get_frame_rate()), 3), "width": shown.shape[2] // 2, "height": shown.shape[1]}
 
 
 def _for_preview(frames):

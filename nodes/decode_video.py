@@ -1,3 +1,5 @@
+import functools
+
 import torch
 
 import nodes as host_nodes
@@ -33,7 +35,7 @@ class DecodeVideo(io.ComfyNode):
                                tooltip="auto decodes in one go and falls back to tiles when memory runs out. tiled uses least memory."),
                 io.Int.Input("tile_size", default=256, min=64, max=4096, step=32, advanced=True, tooltip="Only for tiled: pixels per tile. Smaller needs less memory."),
                 io.Mask.Input("mask", optional=True, tooltip="Where the edit shows. Outside it every pixel is the source's own. One mask for all frames, or one per frame; from the mask editor, a segmentation node, or any other."),
-                io.Int.Input("feather", default=8, min=0, max=512, tooltip="Only with a mask: over how many pixels the edit fades in from the mask's edge, inwards. 0 is a hard edge."),
+                io.Int.Input("feather", default=8, min=0, max=512, optional=True, tooltip="Only with a mask: over how many pixels the edit fades in from the mask's edge, inwards. 0 is a hard edge."),
             ],
             outputs=[io.Video.Output(tooltip="The edited video, with the source's sound. For Save Video."), io.Image.Output(tooltip="Its frames.")],
         )
@@ -46,18 +48,18 @@ class DecodeVideo(io.ComfyNode):
             raise ValueError(f"{NAME}: the latent must be of the source's size, got {tuple(latent.shape[1:])} against {tuple(source.latent.shape[1:])}. "
                              "Connect the source that this latent was made from.")
         original = {"original_rate": fps == FPS_CHOICES[1], "original_size": original_size}
+        read = functools.cache(source.read_frames)  # of a batch every clip may need them, and so may a mask
         if mask is not None:
-            mask = masks.fit_mask(mask, source, **original)
-            unedited = source.read_frames(**original)
+            weights = masks.weights(masks.fit_mask(mask, source, **original), feather)
 
         clips = []
         for item in latent.split(1):
             clip = cls._decode(vae, item, tiling, tile_size)[:source.frames]
             if original_size:
-                clip = geometry.restore_size(clip, source, lambda: source.read_frames(original_rate=False, original_size=True))
-            if original["original_rate"] and (indices := source.shown_indices()) != list(range(len(clip))):
-                clip = clip[indices]
-            clips.append(clip if mask is None else masks.keep_outside(clip, unedited, mask, feather))
+                clip = geometry.restore_size(clip, source, lambda: read(original_rate=False, original_size=True))
+            if original["original_rate"]:
+                clip = geometry.take_frames(clip, source.shown_indices())
+            clips.append(clip if mask is None else masks.keep_outside(clip, read(**original), weights))
         images = torch.cat(clips) if len(clips) > 1 else clips[0]
         audio = source.audio
         if audio is not None and len(clips) > 1:  # one clip after the other, each with its sound
@@ -71,4 +73,3 @@ class DecodeVideo(io.ComfyNode):
         if tiling == "tiled":
             return host_nodes.VAEDecodeTiled().decode(vae, {"samples": latent}, tile_size)[0]
         return decode_latent(vae, latent)
-

@@ -64,7 +64,7 @@ class EncodeSourceVideo(io.ComfyNode):
             if size == "custom" and value % geometry.SIZE_STEP:
                 raise ValueError(f"{NAME}: {label} must be a multiple of {geometry.SIZE_STEP}, got {value}. Use {round(value / geometry.SIZE_STEP) * geometry.SIZE_STEP or geometry.SIZE_STEP}.")
         part = partial(_read_part, video, start=start, max_frames=max_frames, edit_at=fps, image_fps=image_fps)
-        original, audio, original_fps, edit_fps = part()
+        original, audio, original_fps, edit_fps, first_frame = part()
         original_height, original_width = original.shape[1:3]
         if size != "custom":
             width, height = geometry.preset_size(size, original_width, original_height)
@@ -74,7 +74,7 @@ class EncodeSourceVideo(io.ComfyNode):
         source = geometry.SourceVideo(
             latent=latent, width=width, height=height, frames=len(fitted), fps=edit_fps,
             original_width=original_width, original_height=original_height, original_frames=len(original), original_fps=original_fps,
-            first_frame=round(start * original_fps), fit=fit, audio=audio, read_original=lambda: part()[0])
+            first_frame=first_frame, fit=fit, audio=audio, read_original=lambda: part()[0])
         padded = geometry.padded_frame_count(len(fitted)) - len(fitted)
         logging.info(f"LIVEditor: source of {len(fitted)} frames at {float(edit_fps):g} fps, {width}x{height}" + (f", {padded} frames added for the VAE and cut again later" if padded else ""))
         attached = [_attach(conditioning, latent, name) for conditioning, name in ((positive, "positive"), (negative, "negative"))]
@@ -82,7 +82,7 @@ class EncodeSourceVideo(io.ComfyNode):
 
 
 def _read_part(video, *, start, max_frames, edit_at, image_fps):
-    """The frames of the part to edit, RGB, with its audio, its frame rate and the frame rate of the edit."""
+    """The frames of the part to edit, RGB, with its audio, its frame rate, the frame rate of the edit, and which frame of the video its first is."""
     start_at = start
     if isinstance(video, torch.Tensor):
         frames, audio, fps = video, None, Fraction(image_fps).limit_denominator(1001)
@@ -90,12 +90,13 @@ def _read_part(video, *, start, max_frames, edit_at, image_fps):
         frames, audio, fps, start = _read_video(video, start, max_frames, edit_at)
     edit_fps = _edit_fps(fps, edit_at)
     first = round(start * fps)
+    first_frame = first if start == start_at else math.ceil(start_at * fps - Fraction(1, 10**6))  # of a file the host has left out all frames before the start
     if len(frames) == 0 or first >= len(frames):
         raise ValueError(f"{NAME}: the video must have at least one frame after its start, got none after {start_at:g} s. "
                          "Choose another video or an earlier start.")
     wanted = math.ceil(max_frames * fps / edit_fps) if max_frames else None
     frames = frames[first:][:wanted, ..., :3]
-    return frames, geometry.audio_window(audio, start, len(frames) / fps), fps, edit_fps
+    return frames, geometry.audio_window(audio, start, len(frames) / fps), fps, edit_fps, first_frame
 
 
 def _read_video(video, start, max_frames, edit_at):

@@ -1,3 +1,5 @@
+import torch
+
 from comfy_api.latest import InputImpl, Types, io
 
 from ..liveditor_core import attention_plots
@@ -19,7 +21,7 @@ class InspectAttention(io.ComfyNode):
             inputs=[
                 Record.Input("record", tooltip="From Record Attention, whose model the sampler used."),
                 Source.Input("source", tooltip="The video that was edited, from Encode Source Video."),
-                io.Latent.Input("samples", tooltip="The edit that the sampler gave out; it is only waited for."),
+                io.Latent.Input("samples", tooltip="The edit that the sampler gave out. It tells that the record is of the same run."),
                 io.Int.Input("step", default=0, min=0, max=1000, tooltip="Which recorded step to show, counted from 1. 0: the last that was recorded."),
                 io.Int.Input("block", default=-1, min=-1, max=1000, tooltip="Which transformer block the heat map shows, counted from 0. -1: the mean of all that were recorded."),
                 io.Int.Input("head", default=-1, min=-1, max=1000, advanced=True, tooltip="Which attention head the heat map shows, counted from 0. -1: the mean of all."),
@@ -35,7 +37,7 @@ class InspectAttention(io.ComfyNode):
 
     @classmethod
     def execute(cls, record, source, samples, step, block, head, opacity) -> io.NodeOutput:
-        step, heads = cls._recorded(record, source, step, block)
+        step, heads = cls._recorded(record, source, samples["samples"], step, block)
         if head >= heads:
             raise ValueError(f"{NAME}: head must be one of the model's {heads}, counted from 0, got {head}. Choose another, or -1 for all.")
         heat = attention_plots.heat_of(record, step, None if block < 0 else block, None if head < 0 else head)
@@ -47,11 +49,14 @@ class InspectAttention(io.ComfyNode):
         return io.NodeOutput(video, frames, attention_plots.plots(record, step), report)
 
     @staticmethod
-    def _recorded(record, source, step, block):
+    def _recorded(record, source, latent, step, block):
         """The step to show and the number of heads, once it is sure that all that is asked for was recorded."""
         if record.layout is None:
             raise ValueError(f"{NAME}: the record must come from the run that made the latent, got an empty one. "
                              "Connect Record Attention's model to the sampler, and choose steps and blocks that exist.")
+        if record.result is None or not torch.equal(record.result.to(latent), latent):
+            raise ValueError(f"{NAME}: the record must be of the run that made the latent, got another run's. "
+                             "Use a Record Attention of its own for every sampler; after that, queue again with another seed.")
         if not record.choices:
             raise ValueError(f"{NAME}: needs sparse attention, got a run that was dense everywhere ({record.dense_because}). "
                              "Edit a longer clip, or choose a backend other than dense in Sparse Attention Settings.")

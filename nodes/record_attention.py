@@ -31,7 +31,7 @@ class RecordAttention(io.ComfyNode):
     def validate_inputs(cls, steps="all", blocks="all"):
         for label, text in (("steps", steps), ("blocks", blocks)):
             try:
-                check_numbers(text)
+                check_numbers("all" if text is None else text)  # a linked text is known only when the node runs
             except ValueError as error:
                 return f"{NAME}: {label} {error}."
         return True
@@ -39,10 +39,13 @@ class RecordAttention(io.ComfyNode):
     @classmethod
     def execute(cls, model, steps, blocks) -> io.NodeOutput:
         require_liveditor(model, NAME)
+        wrong = cls.validate_inputs(steps, blocks)
+        if wrong is not True:
+            raise ValueError(wrong)
         record = AttentionRecord(steps, blocks)
         m = model.clone()
         m.model_options["transformer_options"][KEY] = record
-        kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
+        kind = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
         m.remove_wrappers_with_key(kind, KEY)
         m.add_wrapper_with_key(kind, KEY, record.run)
         return io.NodeOutput(m, record)

@@ -110,7 +110,7 @@ export function comparePlayer(words) {
   }
 
   function step(frames) {
-    seek((video.seeking ? state.wanted : state.frame) + frames); // keys may come faster than seeks end
+    seek((state.wanted ?? state.frame) + frames); // keys may come faster than seeks end
   }
 
   video.addEventListener("seeked", () => {
@@ -118,21 +118,25 @@ export function comparePlayer(words) {
     const there = Math.floor(video.currentTime * state.clip.fps);
     if (there !== state.wanted) return void (video.currentTime = (state.wanted + 0.5) / state.clip.fps);
     at(state.wanted);
+    state.wanted = null; // a loop seeks too, and means its own place
   });
+  video.addEventListener("error", () => showHint(true)); // the preview is gone: a server that starts empties its temporary folder
 
-  function everyFrame(_, { mediaTime }) {
-    if (!state.clip) return;
-    if (!video.paused) at(Math.min(state.clip.frames - 1, Math.round(mediaTime * state.clip.fps)));
-    else draw(); // what a seek brought
-    video.requestVideoFrameCallback(everyFrame);
+  // Some browsers do not tell of every frame that is shown; there the clock has to do.
+  const nextFrame = (then) => (video.requestVideoFrameCallback ? video.requestVideoFrameCallback((_, { mediaTime }) => then(Math.round(mediaTime * state.clip.fps))) : requestAnimationFrame(() => then(Math.floor(video.currentTime * state.clip.fps))));
+
+  function follow(frame) {
+    if (video.paused) return;
+    if (state.wanted === null) at(Math.min(state.clip.frames - 1, frame));
+    nextFrame(follow);
   }
-  video.requestVideoFrameCallback?.(everyFrame);
 
   function toggle() {
     if (!state.clip) return;
-    if (video.paused) video.play();
+    if (video.paused) video.play().catch(() => {}); // its error event has told
     else seek(state.frame);
   }
+  video.addEventListener("play", () => nextFrame(follow));
   for (const name of ["play", "pause"]) video.addEventListener(name, () => setIcon(play, video.paused ? "play" : "pause"));
 
   function setBoth(value) {
@@ -150,6 +154,11 @@ export function comparePlayer(words) {
   function setSplit(value) {
     state.split = Math.min(1, Math.max(0, value));
     draw();
+  }
+
+  function showHint(shown) {
+    hint.hidden = !shown;
+    canvas.hidden = bar.hidden = shown;
   }
 
   function fullscreen() {
@@ -185,8 +194,9 @@ export function comparePlayer(words) {
     f: fullscreen,
   };
   root.addEventListener("keydown", (event) => {
-    const action = keys[event.key];
-    if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
+    const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    const shortcut = (event.ctrlKey || event.metaKey || event.altKey) && !event.getModifierState("AltGraph"); // which types [ and ] on some keyboards
+    if (!action || shortcut || (event.key === " " && event.target.tagName === "BUTTON")) return;
     event.preventDefault();
     event.stopPropagation(); // they mean other things on the canvas
     action(event);
@@ -202,16 +212,18 @@ export function comparePlayer(words) {
     root,
     show(clip) {
       state.clip = clip;
-      state.wanted = 0;
-      hint.hidden = true;
-      canvas.hidden = bar.hidden = false;
+      showHint(false);
       scrub.max = clip.frames - 1;
       video.pause();
       video.src = clip.url;
       video.addEventListener("loadeddata", () => seek(0), { once: true });
     },
+    /** Let go of the clip. */
     stop() {
+      state.clip = null;
       video.pause();
+      video.removeAttribute("src");
+      video.load();
     },
   };
 }

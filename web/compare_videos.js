@@ -36,8 +36,21 @@ const WORDS = {
 const SMALLEST = 240;
 const SIZE = [520, 430];
 
+const players = new WeakMap(); // node to the function that shows an output
+
+/** A node by ComfyUI's key for its output: its id, after that of its subgraph if it lies in one. */
+function nodeAt(key) {
+  const [id, subgraph] = String(key).split(":").reverse();
+  const graph = subgraph === undefined ? app.rootGraph : app.rootGraph.subgraphs.get(subgraph);
+  return graph?.getNodeById(Number(id));
+}
+
 app.registerExtension({
   name: "liveditor.CompareVideos",
+  /** A finished workflow was opened, or one to which the user comes back. */
+  onNodeOutputsUpdated(outputs) {
+    for (const [key, output] of Object.entries(outputs)) players.get(nodeAt(key))?.(output);
+  },
   nodeCreated(node) {
     if (node.comfyClass !== "CompareVideos") return;
     const player = comparePlayer(inLanguage(WORDS));
@@ -51,16 +64,12 @@ app.registerExtension({
       const { filename, subfolder, type } = clip;
       player.show({ ...clip, url: api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type, rand: Math.random() })}`) });
     };
-    const { onExecuted, onAdded, onRemoved } = node;
+    const { onExecuted, onRemoved } = node;
     node.onExecuted = function (output) {
       show(output);
       return onExecuted?.apply(this, arguments);
     };
-    node.onAdded = function () {
-      // Once the graph is whole again, after another one was looked at: what this node gave last.
-      setTimeout(() => show(app.nodeOutputs?.[node.id]));
-      return onAdded?.apply(this, arguments);
-    };
+    players.set(node, show);
     node.onRemoved = function () {
       player.stop();
       return onRemoved?.apply(this, arguments);

@@ -300,18 +300,18 @@ def test_outside_a_mask_every_pixel_is_the_sources(client, edit_prompt, per_fram
     host.remove(edit_prompt, "SaveVideo")
     mask = add_rectangle_mask(edit_prompt, (176, 144), (50, 40), (60, 50))
     edit_prompt["original"] = {"class_type": "GetVideoComponents", "inputs": {"video": [key_of(edit_prompt, "LoadVideo"), 0]}}
-    edit_prompt["part"] = {"class_type": "ImageFromBatch", "inputs": {"image": ["original", 0], "batch_index": 15, "length": 17}}
+    edit_prompt["part"] = {"class_type": "ImageFromBatch", "inputs": {"image": ["original", 0], "batch_index": 4, "length": 17}}
     if per_frame:  # as segmentation nodes give them, for the whole video: the frames themselves where they are bright
         edit_prompt["bright"] = {"class_type": "ImageToMask", "inputs": {"image": ["original", 0], "channel": "red"}}
         edit_prompt["threshold"] = {"class_type": "ThresholdMask", "inputs": {"mask": ["bright", 0], "value": 0.5}}
         mask = ["threshold", 0]
-    set_inputs(edit_prompt, "EncodeSourceVideo", start=0.5)
+    set_inputs(edit_prompt, "EncodeSourceVideo", start=0.11)  # between two frames
     set_inputs(edit_prompt, "LIVEditSampler", mask=mask)
     set_inputs(edit_prompt, "DecodeVideo", mask=mask, original_size=True, fps="as the source")
     edit_prompt["drawn"] = {"class_type": "MaskToImage", "inputs": {"mask": mask}}
     edited, source, inside = pngs(client, edit_prompt, edited=[key_of(edit_prompt, "DecodeVideo"), 1], source=["part", 0], inside=["drawn", 0])
     assert edited.shape == source.shape == (17, 144, 176, 3)
-    inside = inside[15:32, ..., 0] > 0 if per_frame else np.broadcast_to(inside[..., 0] > 0, source.shape[:3])
+    inside = inside[4:21, ..., 0] > 0 if per_frame else np.broadcast_to(inside[..., 0] > 0, source.shape[:3])
     assert 0.05 < inside.mean() < 0.95
     assert (edited != source)[~inside].sum() == 0
     assert (edited != source)[inside].mean() > 0.9

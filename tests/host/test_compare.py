@@ -40,6 +40,8 @@ def temp(tmp_path, monkeypatch, library):
 @pytest.mark.parametrize("before, after, expected", [
     (source(), clip(numbered(8), 15), [2, 4, 6, 8, 10, 12, 14, 16]),               # the frames that were edited
     (source(), clip(numbered(16, 32, 48), 30), list(range(1, 17))),                 # at the source's own rate and size
+    (source(), clip(numbered(16), 15), [2, 4, 6, 8, 10, 12, 14, 16] * 2),           # a batch of edits, one after the other
+    (source(original_size=(96, 64)), clip(numbered(8, 128, 192), 15), [2, 4, 6, 8, 10, 12, 14, 16]),  # an upscaled edit
     (clip(numbered(16), 30), clip(numbered(8), 15), [2, 4, 6, 8, 10, 12, 14, 16]),  # any other video, at the same times
     (clip(numbered(4), 15), clip(numbered(8), 15), [1, 2, 3, 4, 4, 4, 4, 4]),       # one that ends earlier
     (clip(numbered(5, 128, 192), 10), clip(numbered(5), 10), [1, 2, 3, 4, 5]),      # one of another size

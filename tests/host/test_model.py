@@ -124,7 +124,7 @@ def test_recording_changes_nothing_and_is_begun_anew_by_every_run(tiny_model, co
     assert not torch.equal(sample(model, conditioning, latent, steps=3), expected), "another SRR must have an effect"
     model, record = RecordAttention.execute(tiny_model, "1, last", "all").result
     assert torch.equal(sample(model, conditioning, latent, steps=3), expected)
-    assert set(record.choices) == {(step, block) for step in (1, 3) for block in range(tiny_models.LAYERS)} and not record.windows
+    assert set(record.choices) == {(step, block) for step in (1, 3) for block in range(tiny_models.LAYERS)}
     first = record.choices[1, 0]
     sample(model, conditioning, latent, steps=2, seed=8)
     assert set(record.choices) == {(step, block) for step in (1, 2) for block in range(tiny_models.LAYERS)}
@@ -137,11 +137,13 @@ def test_the_inspector_shows_what_was_recorded_and_refuses_what_was_not(tiny_mod
     model, record = RecordAttention.execute(tiny_model, "1", "all").result
 
     def inspect(step=0, block=-1, head=-1, source=source):
-        return InspectAttention.execute(record, source, None, step, block, head, 0.5).result
+        return InspectAttention.execute(record, source, {"samples": edit}, step, block, head, 0.5).result
+
+    edit = latent
 
     with pytest.raises(ValueError, match="Inspect Attention: the record must come from the run that made the latent, got an empty one"):
         inspect()
-    sample(model, conditioning, latent)
+    edit = sample(model, conditioning, latent)
     video, frames, plots, report = inspect()
     assert frames.shape == (17, HEIGHT * 8, WIDTH * 8, 3) and torch.equal(video.get_components().images, frames)
     assert plots.shape[-1] == 3 and "step 1, block 1: each head reads 1 source blocks" in report
@@ -150,12 +152,19 @@ def test_the_inspector_shows_what_was_recorded_and_refuses_what_was_not(tiny_mod
                            ({"head": 2}, "head must be one of the model's 2, counted from 0, got 2"), ({"source": source_video(latent[:, :, :3])}, "the record must be of the source's size")):
         with pytest.raises(ValueError, match=message):
             inspect(**wrong)
-    sample(settings(model, backend="dense"), conditioning, latent)
+    again = sample(model, conditioning, latent, seed=8)
+    with pytest.raises(ValueError, match="must be of the run that made the latent, got another run's"):
+        inspect()
+    edit = again
+    assert inspect()[3]
+    edit = sample(settings(model, backend="dense"), conditioning, latent)
     with pytest.raises(ValueError, match="got a run that was dense everywhere"):
         inspect()
     for text in ("", "1 2", "first"):
         assert "Record Attention: steps must be" in RecordAttention.validate_inputs(steps=text)
-    assert RecordAttention.validate_inputs(steps="1, last", blocks="all") is True
+        with pytest.raises(ValueError, match="Record Attention: steps must be"):  # as a linked text
+            RecordAttention.execute(tiny_model, text, "all")
+    assert RecordAttention.validate_inputs(steps="1, last", blocks=None) is True
 
 
 def test_source_matters(tiny_model, conditioning, latent):

@@ -21,7 +21,7 @@ def test_numbers(text, first, count, expected):
     assert numbers_in(check_numbers(text), first, count) == expected
 
 
-@pytest.mark.parametrize("text", ["", "one", "1;2", "-3", "2-", "1,,2", "all, 3"])
+@pytest.mark.parametrize("text", ["", "one", "1;2", "-3", "2-", "1,,2", "all, 3", "12-8"])
 def test_what_is_no_list_of_numbers_is_refused(text):
     with pytest.raises(ValueError, match="got"):
         check_numbers(text)
@@ -67,7 +67,7 @@ def test_only_chosen_steps_and_blocks_of_the_positive_prompt():
         for block in range(4):
             attend(record, options(step, block, cond_or_uncond=[1]), seed=9)  # the negative prompt
             attend(record, options(step, block), seed=10 * step + block)
-    assert set(record.choices) == {(1, 0), (1, 1), (3, 0), (3, 1)} and not record.windows
+    assert set(record.choices) == {(1, 0), (1, 1), (3, 0), (3, 1)}
     both = AttentionRecord("all", "all")
     attend(both, options(1, 0, cond_or_uncond=[1, 0]), batch=2)
     _, q, k, layout = attend(None, None, batch=2)
@@ -75,17 +75,18 @@ def test_only_chosen_steps_and_blocks_of_the_positive_prompt():
     in_context_sparse_attention(q[1:], k[1:], k[1:], torch.zeros(1, 2 * TOKENS), layout=layout, config=CONFIG, watch=alone.watch(options(1, 0), layout),
                                 dense_attention=torch.nn.functional.scaled_dot_product_attention)
     assert torch.equal(both.choices[1, 0].retrieved, alone.choices[1, 0].retrieved)
-    record.run(lambda: None)
-    assert record.choices == {} and record.layout is None
+    assert record.run(lambda: q) is q
+    assert record.choices == {} and record.layout is None and torch.equal(record.result, q)
 
 
-def test_dense_runs_and_windows_are_known():
+def test_dense_runs_are_known_and_the_last_call_of_a_step_is_kept():
     record = AttentionRecord("all", "all")
     attend(record, options(1, 0), config=SparseAttentionConfig(backend="dense"))
     assert record.choices == {} and "dense" in record.dense_because
-    for _ in range(2):
-        attend(record, options(1, 0))
-    assert record.windows and "several context windows" in summary(record, [1])
+    attend(record, options(1, 0))
+    first = record.choices[1, 0]
+    attend(record, options(1, 0), seed=5)
+    assert len(record.choices) == 1 and not torch.equal(record.choices[1, 0].sharpness, first.sharpness)
 
 
 def test_heat_lies_where_the_blocks_are():

@@ -29,8 +29,10 @@ def test_outside_is_the_source_bit_for_bit(fit, original_size, feather):
     at = {"original_rate": False, "original_size": original_size}
     mask = masks.fit_mask(rectangle(1, 68, 120, 20, 50, 30, 90), clip, **at)
     unedited = clip.read_frames(**at)
-    out = masks.keep_outside(torch.full_like(unedited, 0.25), unedited, mask, feather)
-    inside = (mask > 0).expand(len(out), -1, -1)
+    edit, inside = torch.full_like(unedited, 0.25), (mask > 0).expand(len(unedited), -1, -1)
+    edit[~inside] = float("nan")  # what the edit is there must not matter
+    out = masks.keep_outside(edit, unedited, masks.weights(mask, feather))
+    assert out is edit
     assert 0 < inside.float().mean() < 0.5
     assert torch.equal(out[~inside], unedited[~inside])
     changed = (out != unedited).any(-1)
@@ -42,18 +44,18 @@ def test_outside_is_the_source_bit_for_bit(fit, original_size, feather):
 def test_feather_rises_inwards_and_thin_parts_remain():
     mask = rectangle(1, 40, 40, 10, 30, 0, 20)[0]
     mask[5, :] = 1  # one pixel high
-    soft = masks.feathered(mask, 4)
+    soft = masks.weights(mask[None], 4)[0]
     assert torch.equal(soft > 0, mask > 0)
     assert soft[20, 14:20].tolist() == pytest.approx([1, 1, 0.8, 0.6, 0.4, 0.2])
     assert soft[20, 0] == 1, "the picture's own border is no edge"
     assert soft[5, 35] == pytest.approx(0.2)
-    assert torch.equal(masks.feathered(torch.ones(4, 4), 4), torch.ones(4, 4))
-    assert torch.equal(masks.feathered(torch.zeros(4, 4), 4), torch.zeros(4, 4))
+    for flat in (torch.ones(1, 4, 4), torch.zeros(1, 4, 4)):
+        assert torch.equal(masks.weights(flat, 4), flat)
 
 
 def moving(count):
     """One mask per frame that says which frame it is."""
-    return torch.arange(count).view(-1, 1, 1).expand(-1, 64, 96) / 1000
+    return torch.arange(1, count + 1).view(-1, 1, 1).expand(-1, 64, 96) / 1000
 
 
 @pytest.mark.parametrize("count, original_rate, expected", [
@@ -67,7 +69,7 @@ def moving(count):
 def test_masks_of_frames(count, original_rate, expected):
     clip = source(frames=8, fps=15, original_frames=16, original_fps=30, first_frame=10)
     fitted = masks.fit_mask(moving(count), clip, original_rate=original_rate, original_size=False)
-    assert (fitted[:, 0, 0] * 1000).round().int().tolist() == expected
+    assert (fitted[:, 0, 0] * 1000 - 1).round().int().tolist() == expected
 
 
 @pytest.mark.parametrize("count", [2, 7, 9, 17, 25])
@@ -95,3 +97,16 @@ def test_where_the_sampler_may_work():
     assert cells.shape == (1, 1, 3, 8, 12)
     assert cells.nonzero()[:, 2:].tolist() == [[0, 0, 0], [1, 2, 5], [2, 7, 11]]
     assert set(cells.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("shape", [(68, 120), (1, 1, 68, 120)])
+def test_single_masks_of_other_dimensions(shape):
+    mask = rectangle(1, 68, 120, 20, 50, 30, 90)
+    at = {"original_rate": False, "original_size": False}
+    assert torch.equal(masks.fit_mask(mask.view(shape), source(), **at), masks.fit_mask(mask, source(), **at))
+
+
+def test_an_empty_mask_is_refused():
+    """Load Image gives one for a picture in which nothing was painted."""
+    with pytest.raises(ValueError, match="Mask: must cover some of the picture"):
+        masks.fit_mask(torch.zeros(1, 64, 64), source(), original_rate=False, original_size=False)
