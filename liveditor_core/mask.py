@@ -5,6 +5,8 @@ import torch
 
 from .video import FRAMES_AT_ONCE, FRAMES_PER_LATENT, VAE_STRIDE, SourceVideo, fit_frames, pad_frames, resize, restore_size
 
+KEY = "liveditor_mask"  # in a LATENT: the mask that it was sampled with
+
 
 def fit_mask(mask: torch.Tensor, source: SourceVideo, *, original_rate: bool, original_size: bool) -> torch.Tensor:
     """Bring masks to the frames and the size of an output.

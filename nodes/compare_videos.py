@@ -27,7 +27,7 @@ class CompareVideos(io.ComfyNode):
             inputs=[
                 io.MultiType.Input("before", types=[Source, io.Video], tooltip="The source from Encode Source Video, of which the very frames that were edited are shown; or any other VIDEO, shown at the same times."),
                 io.Video.Input("after", tooltip="The edit, from Decode Video."),
-                io.Combo.Input("layout", options=list(LAYOUTS), default=LAYOUTS[0],
+                io.Combo.Input("layout", display_name="saved layout", options=list(LAYOUTS), default=LAYOUTS[0],
                                tooltip="Of the video to save. wipe: a border runs over the picture once, from the source to the edit. The player on the node shows both in any way."),
             ],
             outputs=[io.Video.Output(tooltip="Source and edit in one video, with the edit's sound. For Save Video.")],

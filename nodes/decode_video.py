@@ -34,7 +34,7 @@ class DecodeVideo(io.ComfyNode):
                 io.Combo.Input("tiling", options=["auto", "tiled"], default="auto", advanced=True,
                                tooltip="auto decodes in one go and falls back to tiles when memory runs out. tiled uses least memory."),
                 io.Int.Input("tile_size", default=256, min=64, max=4096, step=32, advanced=True, tooltip="Only for tiled: pixels per tile. Smaller needs less memory."),
-                io.Mask.Input("mask", optional=True, tooltip="Where the edit shows. Outside it every pixel is the source's own. One mask for all frames, or one per frame; from the mask editor, a segmentation node, or any other."),
+                io.Mask.Input("mask", optional=True, tooltip="Where the edit shows; if not connected, where LIVEdit Sampler was told to edit. Outside it every pixel is the source's own. One mask for all frames, or one per frame; from the mask editor, a segmentation node, or any other."),
                 io.Int.Input("feather", default=8, min=0, max=512, optional=True, tooltip="Only with a mask: over how many pixels the edit fades in from the mask's edge, inwards. 0 is a hard edge."),
             ],
             outputs=[io.Video.Output(tooltip="The edited video, with the source's sound. For Save Video."), io.Image.Output(tooltip="Its frames.")],
@@ -49,6 +49,7 @@ class DecodeVideo(io.ComfyNode):
                              "Connect the source that this latent was made from.")
         original = {"original_rate": fps == FPS_CHOICES[1], "original_size": original_size}
         read = functools.cache(source.read_frames)  # of a batch every clip may need them, and so may a mask
+        mask = samples.get(masks.KEY) if mask is None else mask
         if mask is not None:
             weights = masks.weights(masks.fit_mask(mask, source, **original), feather)
 

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
 from ..liveditor_core.flow_unipc import SAMPLER, SCHEDULE
-from ..liveditor_core.mask import latent_mask
+from ..liveditor_core import mask as masks
 from ..liveditor_core.model_config import SOURCE_KEY
 from ..liveditor_core.run_report import RunReport, report_run_into
 from .types import CATEGORY, Source, require_liveditor
@@ -33,7 +33,7 @@ class LIVEditSampler(io.ComfyNode):
                                tooltip="How strongly the instruction is followed. 1 is fastest (no negative prompt), too high burns the colours. Released: 2.5."),
                 io.Float.Input("shift", default=6.0, min=0.01, max=100.0, step=0.1, advanced=True,
                                tooltip="Where the steps are spent: higher works longer on the rough layout, lower on details. Released: 6.0."),
-                io.Mask.Input("mask", optional=True, tooltip="Edit only here; elsewhere the sampler sees and keeps the source. Connect the same mask to Decode Video, which puts the source's own pixels back outside it."),
+                io.Mask.Input("mask", optional=True, tooltip="Edit only here; elsewhere the sampler sees and keeps the source. Decode Video then puts the source's own pixels back outside it."),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The edited video as a latent, for Decode Video."),
@@ -50,6 +50,6 @@ class LIVEditSampler(io.ComfyNode):
         if mask is None:
             start = {"samples": source.latent.new_zeros(source.latent.shape)}
         else:
-            start = {"samples": source.latent, "noise_mask": latent_mask(mask, source)}
+            start = {"samples": source.latent, "noise_mask": masks.latent_mask(mask, source), masks.KEY: mask}
         latent = host_nodes.common_ksampler(model, seed, steps, cfg, SAMPLER, SCHEDULE, positive, negative, start)[0]
         return io.NodeOutput(latent, report.text)

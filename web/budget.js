@@ -11,6 +11,7 @@ export const RELEASED = { sar: 0.0625, srr: 0.125, flat_ratio: 0.5 };
 export const PRESETS = {
   Released: RELEASED,
   Faster: { sar: 0.0625, srr: 0.125, flat_ratio: 0.25 },
+  "Small model": { sar: 0.25, srr: 1, flat_ratio: 0.5 },
   Finest: { sar: 0.125, srr: 0.25, flat_ratio: 0.75 },
 };
 

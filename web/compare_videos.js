@@ -54,7 +54,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== "CompareVideos") return;
     const player = comparePlayer(inLanguage(WORDS));
-    const widget = node.addDOMWidget("player", "liveditor_compare", player.root, { serialize: false, getMinHeight: () => SMALLEST });
+    const widget = node.addDOMWidget("player", "liveditor_compare", player.root, { serialize: false, hideOnZoom: false, getMinHeight: () => SMALLEST });
     widget.serialize = false;
     node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])]);
 

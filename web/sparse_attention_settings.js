@@ -10,13 +10,13 @@ const REFRESH = 100; // milliseconds; the only way that sees dragging, typing, l
 const WORDS = {
   en: {
     preset: "preset",
-    left: (percent, times) => `${percent} % of dense attention, a step about ${times}x as fast`,
+    left: (percent, times) => `${percent} % of dense attention, ${times < 1.05 ? "no faster at this size" : `a step about ${times.toFixed(1)}x as fast`}`,
     dense: () => "dense: nothing is left out",
     at: (size, tokens) => `at ${size.width}x${size.height}, ${size.frames} frames: ${tokens} tokens`,
   },
   zh: {
     preset: "预设",
-    left: (percent, times) => `剩余计算量为稠密注意力的 ${percent} %，每步约快 ${times} 倍`,
+    left: (percent, times) => `剩余计算量为稠密注意力的 ${percent} %，${times < 1.05 ? "在此尺寸下不会更快" : `每步约快 ${times.toFixed(1)} 倍`}`,
     dense: () => "稠密：计算全部注意力",
     at: (size, tokens) => `${size.width}x${size.height}，${size.frames} 帧：${tokens} 个 token`,
   },
@@ -72,7 +72,7 @@ app.registerExtension({
       const target = targetTokens(size);
       const fraction = denseFraction(settings, target);
       const say = inLanguage(WORDS);
-      const first = fraction === 1 ? say.dense() : say.left((100 * fraction).toFixed(1), speedUp(fraction, target).toFixed(1));
+      const first = fraction === 1 ? say.dense() : say.left((100 * fraction).toFixed(1), speedUp(fraction, target));
       const line = `${first}\n${say.at(size, (2 * target).toLocaleString("en"))}`;
       if (text.textContent !== line) text.textContent = line;
       const name = presetOf(settings);
@@ -82,7 +82,11 @@ app.registerExtension({
       }
     };
     let timer; // while the node is in a graph: copies that only pass through the clipboard must leave nothing running
-    const { onAdded, onRemoved } = node;
+    const { onAdded, onConfigure, onRemoved } = node;
+    node.onConfigure = function () {
+      refresh();
+      return onConfigure?.apply(this, arguments);
+    };
     node.onAdded = function () {
       clearInterval(timer);
       timer = setInterval(refresh, REFRESH);

@@ -44,7 +44,7 @@ def readout(page, contains=""):
 def test_the_readout_and_the_presets(settings_node):
     page = settings_node
     assert "30.3 % of dense attention, a step about 2.0x as fast" in readout(page, "85,680 tokens")
-    for preset, expected in (("Faster", {"flat_ratio": 0.25}), ("Finest", {"sar": 0.125, "srr": 0.25, "flat_ratio": 0.75}), ("Dense", {"backend": "dense"}),
+    for preset, expected in (("Faster", {"flat_ratio": 0.25}), ("Small model", {"sar": 0.25, "srr": 1}), ("Finest", {"sar": 0.125, "srr": 0.25, "flat_ratio": 0.75}), ("Dense", {"backend": "dense"}),
                              ("Released", {"sar": 0.0625, "srr": 0.125, "flat_ratio": 0.5, "backend": "auto"})):
         page.evaluate(f"preset => {{ const w = {NODE}.widgets.find(w => w.name === 'preset'); w.value = preset; w.callback(preset); }}", preset)
         assert expected.items() <= values(page).items()

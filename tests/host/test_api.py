@@ -307,7 +307,7 @@ def test_outside_a_mask_every_pixel_is_the_sources(client, edit_prompt, per_fram
         mask = ["threshold", 0]
     set_inputs(edit_prompt, "EncodeSourceVideo", start=0.11)  # between two frames
     set_inputs(edit_prompt, "LIVEditSampler", mask=mask)
-    set_inputs(edit_prompt, "DecodeVideo", mask=mask, original_size=True, fps="as the source")
+    set_inputs(edit_prompt, "DecodeVideo", original_size=True, fps="as the source")  # the latent brings the mask along
     edit_prompt["drawn"] = {"class_type": "MaskToImage", "inputs": {"mask": mask}}
     edited, source, inside = pngs(client, edit_prompt, edited=[key_of(edit_prompt, "DecodeVideo"), 1], source=["part", 0], inside=["drawn", 0])
     assert edited.shape == source.shape == (17, 144, 176, 3)

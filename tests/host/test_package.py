@@ -25,6 +25,9 @@ def test_import_is_quick_and_changes_nothing_of_the_host():
 def test_workflow_validates(client, path, tmp_path):
     info = client.get("object_info")
     # The models that the workflow names are not on this machine; everything else must be right.
+    for loader, name in (("LoadLIVEditor", "checkpoint"), ("UNETLoader", "unet_name")):
+        entry = info[loader]["input"]["required"][name]
+        (entry[0] if isinstance(entry[0], list) else entry[1]["options"]).append("liveditor_14b_bf16.safetensors")
     for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
         for entry in info.get(node["type"], {"input": {"required": {}}})["input"]["required"].values():
             options = entry[0] if isinstance(entry[0], list) else dict(*entry[1:]).get("options")
