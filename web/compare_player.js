@@ -117,13 +117,17 @@ export function comparePlayer(words) {
     if (!state.clip || state.wanted === null) return;
     const there = Math.floor(video.currentTime * state.clip.fps);
     if (there !== state.wanted) return void (video.currentTime = (state.wanted + 0.5) / state.clip.fps);
+    nextFrame(draw); // some browsers end the seek before they show the frame
     at(state.wanted);
     state.wanted = null; // a loop seeks too, and means its own place
   });
   video.addEventListener("error", () => showHint(true)); // the preview is gone: a server that starts empties its temporary folder
 
   // Some browsers do not tell of every frame that is shown; there the clock has to do.
-  const nextFrame = (then) => (video.requestVideoFrameCallback ? video.requestVideoFrameCallback((_, { mediaTime }) => then(Math.round(mediaTime * state.clip.fps))) : requestAnimationFrame(() => then(Math.floor(video.currentTime * state.clip.fps))));
+  function nextFrame(then) {
+    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback((_, { mediaTime }) => state.clip && then(Math.round(mediaTime * state.clip.fps)));
+    else requestAnimationFrame(() => state.clip && then(Math.floor(video.currentTime * state.clip.fps)));
+  }
 
   function follow(frame) {
     if (video.paused) return;
