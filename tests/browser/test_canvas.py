@@ -2,7 +2,9 @@
 
 import json
 
+import av
 import host
+import numpy as np
 import pytest
 from canvas import RENDERERS, open_workflow, press_run, renderer
 
@@ -40,6 +42,36 @@ def test_template_opens_without_red_nodes_and_runs(page, base, path, drawn_by):
         assert host.saved_file(outputs, base).stat().st_size > 0
         page.wait_for_selector("video", state="attached")
         assert not page.evaluate("() => app.graph.nodes.some(n => n.has_errors)")
+
+
+@pytest.mark.parametrize("drawn_by", RENDERERS)
+def test_a_masked_edit_differs_nowhere_outside_the_mask(page, base, drawn_by):
+    """The mask template at the clip's own size and rate, its frames saved without loss beside those that the host reads."""
+    with renderer(page, drawn_by):
+        open_workflow(page, host.PACK / "workflows" / "liveditor_mask.json")
+        page.evaluate("""() => { const find = type => app.graph.nodes.find(n => n.type === type);
+            const add = (type, values = {}) => { const node = LiteGraph.createNode(type); app.graph.add(node); set(node, values); return node; };
+            const set = (node, values) => { for (const [name, value] of Object.entries(values)) node.widgets.find(w => w.name === name).value = value; };
+            set(find('DecodeVideo'), {original_size: true, fps: 'as the source'});
+            const parts = add('GetVideoComponents'), first = add('ImageFromBatch', {batch_index: 0, length: 17}), mask = add('MaskToImage');
+            const large = add('ImageScale', {upscale_method: 'nearest-exact', width: 640, height: 272, crop: 'center'});
+            find('LoadVideo').connect(0, parts, 0); parts.connect(0, first, 0); find('MaskComposite').connect(0, mask, 0); mask.connect(0, large, 0);
+            for (const [name, node, slot] of [['edited', find('DecodeVideo'), 1], ['source', first, 0], ['mask', large, 0]])
+                node.connect(slot, add('SaveImage', {filename_prefix: name}), 0); }""")
+        pictures = {}
+        for output in press_run(page)["outputs"].values():
+            for image in output.get("images", []):
+                if image["filename"].endswith(".png"):
+                    path = base / image["type"] / image["subfolder"] / image["filename"]
+                    pictures.setdefault(image["filename"].split("_")[0], []).append(next(av.open(str(path)).decode(video=0)).to_ndarray(format="rgb24"))
+    edited, source, (mask,) = np.stack(pictures["edited"]), np.stack(pictures["source"]), pictures["mask"]
+    assert edited.shape == source.shape == (17, 272, 640, 3)
+    inside = mask[..., 0] > 0
+    near = inside | np.roll(inside, 3, 0) | np.roll(inside, -3, 0)  # the mask is smaller than the picture, and its edge is interpolated
+    near |= np.roll(near, 3, 1) | np.roll(near, -3, 1)
+    assert 0.1 < inside.mean() and near.mean() < 0.5
+    assert (edited != source)[:, ~near].sum() == 0
+    assert (edited != source)[:, inside].mean() > 0.9
 
 
 def test_templates_dialog_offers_the_workflows(page):
