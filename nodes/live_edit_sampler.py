@@ -3,8 +3,8 @@ import nodes as host_nodes
 from comfy_api.latest import io
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
-from ..liveditor_core.flow_unipc import SAMPLER, SCHEDULE
 from ..liveditor_core import mask as masks
+from ..liveditor_core.flow_unipc import SAMPLER, SCHEDULE
 from ..liveditor_core.model_config import SOURCE_KEY
 from ..liveditor_core.run_report import RunReport, report_run_into
 from .types import CATEGORY, Source, require_liveditor

@@ -21,10 +21,10 @@ def test_template_opens_without_red_nodes_and_runs(page, base, path, drawn_by):
     with renderer(page, drawn_by):
         open_workflow(page, path)
         nodes = page.evaluate("""() => app.graph.nodes.map(n => ({type: n.type, known: n.type in LiteGraph.registered_node_types,
-            errors: n.has_errors === true, size: [...n.size], pos: [...n.pos], inputs: (n.inputs ?? []).map(i => [i.name, i.link, !!i.widget])}))""")
+            errors: n.has_errors === true, width: n.size[0], inputs: (n.inputs ?? []).map(i => [i.name, i.link, !!i.widget])}))""")
         assert {n["type"] for n in nodes} & OWN_NODES
         for node in nodes:
-            assert node["known"] and not node["errors"] and node["size"][0] > 0, node
+            assert node["known"] and not node["errors"] and node["width"] > 0, node
             if node["type"] in OWN_NODES:
                 assert all(link is not None or name in OPTIONAL.get(node["type"], ()) for name, link, widget in node["inputs"] if not widget), node
         assert {n["type"] for n in json.loads(path.read_text(encoding="utf-8"))["nodes"]} == {n["type"] for n in nodes}
