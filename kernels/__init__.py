@@ -1,7 +1,7 @@
 """The operations of in-context sparse attention, each in several backends of one signature.
 
-`dispatch` chooses; `reference` defines what every operation means; `dense` finds the fastest dense attention; `token_ops`
-is what the transformer does to every token alone around it.
+`dispatch` chooses; `reference` defines what every operation means; `dense` finds the fastest dense attention;
+`token_ops` is what the transformer does to every token alone around it.
 """
 
 from . import token_ops
@@ -9,4 +9,11 @@ from .dense import available as available_dense_attention
 from .dense import dense_attention
 from .dispatch import BackendUnavailable, choose_backend, sparse_from_tokens
 
-__all__ = ["BackendUnavailable", "available_dense_attention", "choose_backend", "dense_attention", "sparse_from_tokens", "token_ops"]
+__all__ = [
+    "BackendUnavailable",
+    "available_dense_attention",
+    "choose_backend",
+    "dense_attention",
+    "sparse_from_tokens",
+    "token_ops",
+]

@@ -16,31 +16,47 @@ def _sdpa(q, k, v):
 
 def _first(*backends):
     """PyTorch's attention, these implementations first where they can run."""
-    backends = [*backends, *(b for b in (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH) if b not in backends)]
+    backends = [
+        *backends,
+        *(
+            b
+            for b in (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+            if b not in backends
+        ),
+    ]
 
     def attention(q, k, v):
         with sdpa_kernel(backends, set_priority=True):
             return _sdpa(q, k, v)
+
     return attention
 
 
 def _token_major(module):
     """FlashAttention's own functions take [B, N, H, D]."""
+
     def attention(q, k, v):
         function = importlib.import_module(module).flash_attn_func
         out = function(*(x.transpose(1, 2).contiguous() for x in (q, k, v)))
         return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)
+
     return attention
 
 
 MODULES = {"flash-attn-4": "flash_attn.cute", "flash-attn-3": "flash_attn_interface"}
 FUNCTIONS = {name: _token_major(module) for name, module in MODULES.items()} | {
-    "cudnn": _first(SDPBackend.CUDNN_ATTENTION), "flash-attn-2": _first(SDPBackend.FLASH_ATTENTION), "sdpa": _sdpa}
+    "cudnn": _first(SDPBackend.CUDNN_ATTENTION),
+    "flash-attn-2": _first(SDPBackend.FLASH_ATTENTION),
+    "sdpa": _sdpa,
+}
 
 
 @functools.cache
 def available(device):
-    """Names of the dense attentions that can run fp16 and bf16 on a device, fastest first; the last is PyTorch's choice."""
+    """Names of the dense attentions that can run fp16 and bf16 on a device, fastest first.
+
+    The last is PyTorch's choice.
+    """
     _, family = gpu_family(device)
     return (*(name for name in (family["dense"] if family else ()) if _works(name, device)), "sdpa")
 

@@ -1,7 +1,7 @@
 """The one place that chooses a backend.
 
-A backend is a module with the functions of `reference.py`. `auto` takes the first that can run, in the order measured for
-the GPU's family; a backend that the user names is used or refused, never replaced.
+A backend is a module with the functions of `reference.py`. `auto` takes the first that can run, in the order measured
+for the GPU's family; a backend that the user names is used or refused, never replaced.
 """
 
 import functools
@@ -20,8 +20,10 @@ MODULES = {"triton": ".triton_backend", "tilelang": ".tilelang_backend", "pytorc
 FAMILIES = json.loads((Path(__file__).parent / "gpu_families.json").read_text())
 HALF = (torch.float16, torch.bfloat16)
 HEAD_DIMS = (64, 128)
-FIRST_USE = {"triton": "compiles its kernels at first use, about ten seconds once per machine and kind of model",
-             "tilelang": "compiles its kernels at first use, about two minutes once per machine"}
+FIRST_USE = {
+    "triton": "compiles its kernels at first use, about ten seconds once per machine and kind of model",
+    "tilelang": "compiles its kernels at first use, about two minutes once per machine",
+}
 
 
 class BackendUnavailable(RuntimeError):
@@ -42,7 +44,9 @@ def gpu_family(device):
     if device.type != "cuda" or not torch.version.cuda:
         return None, None
     capability = torch.cuda.get_device_capability(device)
-    known = [(name, family) for name, family in FAMILIES.items() if name != "_" and tuple(family["capability"]) <= capability]
+    known = [
+        (name, family) for name, family in FAMILIES.items() if name != "_" and tuple(family["capability"]) <= capability
+    ]
     return max(known, key=lambda item: item[1]["capability"], default=(None, None))
 
 
@@ -52,9 +56,14 @@ def unavailable_reason(name, device, dtype=torch.bfloat16, head_dim=128):
     if name == "pytorch":
         return None
     if device.type != "cuda" or not torch.version.cuda:
-        return f"needs an NVIDIA GPU, {'this PyTorch is built for another' if device.type == 'cuda' else f'the tensors are on {device.type}'}"
+        return (
+            "needs an NVIDIA GPU, "
+            f"{'this PyTorch is built for another' if device.type == 'cuda' else f'the tensors are on {device.type}'}"
+        )
     if gpu_family(device)[0] is None:
-        return "needs a GPU of compute capability 8.0 or later, this one has {}.{}".format(*torch.cuda.get_device_capability(device))
+        return "needs a GPU of compute capability 8.0 or later, this one has {}.{}".format(
+            *torch.cuda.get_device_capability(device)
+        )
     if dtype not in HALF:
         return f"computes in fp16 and bf16, the model runs in {str(dtype).removeprefix('torch.')}"
     if head_dim not in HEAD_DIMS:
@@ -101,9 +110,14 @@ def choose_backend(name, device, dtype, head_dim):
         if reason is None:
             break
         if name != "auto":
-            raise BackendUnavailable(f"Sparse attention: backend {name} cannot run: {reason}. Choose auto or pytorch in Sparse Attention Settings.")
+            raise BackendUnavailable(
+                f"Sparse attention: backend {name} cannot run: {reason}. Choose auto or pytorch in Sparse "
+                "Attention Settings."
+            )
         reasons[candidate] = reason
-    notes = [f"{other}: {reason}" for other, reason in reasons.items()] + ([FIRST_USE[candidate]] if candidate in FIRST_USE else [])
+    notes = [f"{other}: {reason}" for other, reason in reasons.items()] + (
+        [FIRST_USE[candidate]] if candidate in FIRST_USE else []
+    )
     logging.info(f"LIVEditor: attention backend {candidate} on {device}" + (f" ({'; '.join(notes)})" if notes else ""))
     return Choice(candidate, importlib.import_module(MODULES[candidate], __package__), reasons)
 

@@ -1,7 +1,8 @@
 """Every operation in plain PyTorch: the truth that the other backends are tested against. Runs on any device.
 
 Tensors are [B, H, N, D] with free strides, block indices int32. `target` is the number of target tokens, `block_size`
-the tokens per block. Query blocks are cut every `block_size` tokens; KV blocks at the border between the streams as well.
+the tokens per block. Query blocks are cut every `block_size` tokens; KV blocks at the border between the streams as
+well.
 """
 
 import torch
@@ -16,8 +17,12 @@ def kv_block_starts(*, tokens, target, block_size, device):
     Target blocks come first. A block that would lie over the border between the streams becomes two short ones.
     """
     of_target, whole = -(-target // block_size), target // block_size
-    blocks = torch.arange(of_target - whole - (-tokens // block_size) + 1, device=device)  # made on the device: nothing waits
-    return torch.where(blocks < of_target, blocks * block_size, ((blocks - of_target + whole) * block_size).clamp(target, tokens))
+    blocks = torch.arange(
+        of_target - whole - (-tokens // block_size) + 1, device=device
+    )  # made on the device: nothing waits
+    return torch.where(
+        blocks < of_target, blocks * block_size, ((blocks - of_target + whole) * block_size).clamp(target, tokens)
+    )
 
 
 def block_means(x, *, target, block_size=64):
@@ -31,7 +36,9 @@ def block_means(x, *, target, block_size=64):
     """
     starts = kv_block_starts(tokens=x.shape[2], target=target, block_size=block_size, device=x.device)
     lengths = starts.diff()
-    block_of_token = torch.repeat_interleave(torch.arange(len(lengths), device=x.device), lengths, output_size=x.shape[2])
+    block_of_token = torch.repeat_interleave(
+        torch.arange(len(lengths), device=x.device), lengths, output_size=x.shape[2]
+    )
     sums = torch.zeros(*x.shape[:2], len(lengths), x.shape[3], dtype=torch.float32, device=x.device)
     sums.index_add_(2, block_of_token, x.float())
     return sums / lengths.view(-1, 1)
@@ -53,7 +60,9 @@ def softmax_with_top_sums(scores, *, columns, top):
 
 
 def split_largest(values, *, count):
-    """Positions of the `count` largest values along the last dim, and of all others; of equal values the earlier is larger.
+    """Positions of the `count` largest values along the last dim, and of all others.
+
+    Of equal values the earlier is larger.
 
     Args:
         values: [..., M] fp32.
@@ -67,7 +76,9 @@ def split_largest(values, *, count):
 
 
 def choose_exact(scores, *, kv_set, count):
-    """The KV blocks that each sparse query block attends to exactly: those with the largest scores, of equal ones the earlier.
+    """The KV blocks that each sparse query block attends to exactly.
+
+    Those with the largest scores, of equal ones the earlier.
 
     Args:
         scores: [B, H, P, S] fp32, mean query times mean key.
@@ -136,14 +147,16 @@ def write_query_blocks(values, *, head_index, query_blocks, residual, gate, out,
         out: [B, H, N, D], written in place.
     """
     b, h = head_index // out.shape[1], head_index % out.shape[1]
-    rows = _rows(query_blocks[b, h], block_size)[:, :values.shape[1]]
+    rows = _rows(query_blocks[b, h], block_size)[:, : values.shape[1]]
     g, _ = (rows < out.shape[2]).nonzero(as_tuple=True)
     values, rows, b, h = values[rows < out.shape[2]], rows[rows < out.shape[2]], b[g], h[g]
     pooled = residual[b, h, rows // block_size] * gate[b, rows].unsqueeze(-1)
     out[b, h, rows] = (values.float() + pooled).to(out.dtype)
 
 
-def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blocks, is_exact, residual, gate, target, out, block_size=64):
+def sparse_attention(
+    q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blocks, is_exact, residual, gate, target, out, block_size=64
+):
     """Attend to chosen KV blocks exactly and to the rest of the KV set through their means.
 
     A block not chosen counts as its length in copies of its mean key, all carrying its mean value: a 0th-order
@@ -168,8 +181,12 @@ def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blo
         b, h = divmod(head, heads)
         weight = lengths[kv_set[b, h].long()].log()
         for first in range(0, query_blocks.shape[-1], step):
-            place = {"head_index": torch.tensor([head], device=q.device), "query_blocks": query_blocks[..., first:first + step], "block_size": block_size}
-            exact = exact_blocks[b, h, first:first + step].long()
+            place = {
+                "head_index": torch.tensor([head], device=q.device),
+                "query_blocks": query_blocks[..., first : first + step],
+                "block_size": block_size,
+            }
+            exact = exact_blocks[b, h, first : first + step].long()
             rows = gather_query_blocks(q, **place).view(len(exact), block_size, dim).float() * dim**-0.5
 
             tokens_exact = starts[exact].unsqueeze(-1) + within  # [Q, E, block_size]
@@ -179,8 +196,8 @@ def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blo
             scores_exact.masked_fill_(outside.unsqueeze(1), float("-inf"))
 
             scores_mean = rows @ k_mean[b, h].T + weight
-            bits = (is_exact[b, h, first:first + step].unsqueeze(-1) >> torch.arange(32, device=q.device)) & 1
-            scores_mean.masked_fill_(bits.flatten(-2)[:, None, :len(weight)].bool(), float("-inf"))
+            bits = (is_exact[b, h, first : first + step].unsqueeze(-1) >> torch.arange(32, device=q.device)) & 1
+            scores_mean.masked_fill_(bits.flatten(-2)[:, None, : len(weight)].bool(), float("-inf"))
 
             p = torch.cat([scores_exact, scores_mean], dim=-1).softmax(dim=-1)
             p_exact, p_mean = p.split([scores_exact.shape[-1], scores_mean.shape[-1]], dim=-1)

@@ -1,6 +1,7 @@
 """What happens to every token alone between the matrix products: residual sums, norms, rotations.
 
-Each is one pass over the tokens where Triton runs, instead of one per operation; the plain PyTorch here says what they mean.
+Each is one pass over the tokens where Triton runs, instead of one per operation; the plain PyTorch here says what
+they mean.
 """
 
 import torch
@@ -18,6 +19,7 @@ def _kernels(x, *others):
     if not dtypes <= {torch.float32, *HALF} or unavailable_reason("triton", x.device) is not None:
         return None
     from . import triton_token_ops
+
     return triton_token_ops
 
 
@@ -38,7 +40,9 @@ def add_and_normalise(x, update=None, *, gate=None, scale, shift, eps, dtype, in
     """
     kernels = _kernels(x, update)
     if kernels is not None and all(t is None or t.shape[1] == 1 for t in (gate, scale, shift)):
-        return kernels.add_and_normalise(x, update, gate=gate, scale=scale, shift=shift, eps=eps, dtype=dtype, in_place=in_place)
+        return kernels.add_and_normalise(
+            x, update, gate=gate, scale=scale, shift=shift, eps=eps, dtype=dtype, in_place=in_place
+        )
     if update is not None:
         x = add(x, update, gate=gate, in_place=in_place)
     return x, torch.addcmul(shift, torch.nn.functional.layer_norm(x, x.shape[-1:], eps=eps), scale).to(dtype)
@@ -69,7 +73,16 @@ def normalise_and_rotate(x, *, weight, rotations, eps):
     pairs = rotations.shape[3]
     kernels = _kernels(x)
     if kernels is not None and rotations.shape[0] == 1:
-        return kernels.normalise_and_rotate(x, weight=weight, rotations=rotations, eps=eps).unflatten(-1, (-1, 2 * pairs))
+        return kernels.normalise_and_rotate(x, weight=weight, rotations=rotations, eps=eps).unflatten(
+            -1, (-1, 2 * pairs)
+        )
     x = torch.nn.functional.rms_norm(x, x.shape[-1:], weight.to(x.dtype), eps)
     a, b = x.unflatten(-1, (-1, pairs, 2)).to(rotations.dtype).unbind(-1)
-    return torch.stack([a * rotations[..., 0, 0] + b * rotations[..., 0, 1], a * rotations[..., 1, 0] + b * rotations[..., 1, 1]], dim=-1).flatten(-2).to(x.dtype)
+    return (
+        torch.stack(
+            [a * rotations[..., 0, 0] + b * rotations[..., 0, 1], a * rotations[..., 1, 0] + b * rotations[..., 1, 1]],
+            dim=-1,
+        )
+        .flatten(-2)
+        .to(x.dtype)
+    )

@@ -1,8 +1,9 @@
 """Every operation in Triton, for fp16 and bf16 on NVIDIA GPUs; what each means is said in `reference.py`.
 
-Tensors are read where they lie, through strides and block indices. Sequence lengths are run-time arguments that Triton must not
-specialise on, so a new clip length compiles nothing but, past the next power of two, the kernels that hold a row of block
-scores. Sums and softmax are fp32. Offsets that can pass 2^31 are int64. The last stride of every tensor is 1.
+Tensors are read where they lie, through strides and block indices. Sequence lengths are run-time arguments that
+Triton must not specialise on, so a new clip length compiles nothing but, past the next power of two, the kernels that
+hold a row of block scores. Sums and softmax are fp32. Offsets that can pass 2^31 are int64. The last stride of every
+tensor is 1.
 """
 
 import functools
@@ -32,7 +33,10 @@ def _kv_block(j, tokens, target, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=["tokens", "target"])
 def _block_means(x, out, stride_b, stride_h, stride_n, heads, tokens, target, BLOCK: tl.constexpr, D: tl.constexpr):
-    bh, j = tl.program_id(0).to(tl.int64), tl.program_id(1)  # neighbours work on one block of neighbouring heads, which lie side by side
+    bh, j = (
+        tl.program_id(0).to(tl.int64),
+        tl.program_id(1),
+    )  # neighbours work on one block of neighbouring heads, which lie side by side
     start, end = _kv_block(j, tokens, target, BLOCK)
     rows, columns = start + tl.arange(0, BLOCK), tl.arange(0, D)
     base = x + bh // heads * stride_b + bh % heads * stride_h
@@ -45,7 +49,9 @@ def block_means(x, *, target, block_size=64):
     batch, heads, tokens, dim = x.shape
     blocks = -(-target // block_size) + -(-tokens // block_size) - target // block_size
     out = torch.empty(batch, heads, blocks, dim, dtype=torch.float32, device=x.device)
-    _block_means[batch * heads, blocks](x, out, *x.stride()[:3], heads, tokens, target, BLOCK=block_size, D=dim, num_warps=1)
+    _block_means[batch * heads, blocks](
+        x, out, *x.stride()[:3], heads, tokens, target, BLOCK=block_size, D=dim, num_warps=1
+    )
     return out
 
 
@@ -98,8 +104,16 @@ def _softmax_with_top_sums(scores, sums, size, columns, top, M: tl.constexpr, C:
 def softmax_with_top_sums(scores, *, columns, top):
     size = scores.shape[-1]
     sums = torch.empty(scores.shape[:-1], dtype=torch.float32, device=scores.device)
-    _softmax_with_top_sums[(sums.numel(),)](scores, sums, size, columns, top, M=triton.next_power_of_2(size), C=triton.next_power_of_2(columns),
-                                            num_warps=_row_warps(size))
+    _softmax_with_top_sums[(sums.numel(),)](
+        scores,
+        sums,
+        size,
+        columns,
+        top,
+        M=triton.next_power_of_2(size),
+        C=triton.next_power_of_2(columns),
+        num_warps=_row_warps(size),
+    )
     return sums
 
 
@@ -125,7 +139,9 @@ def split_largest(values, *, count):
     others = torch.empty(*values.shape[:-1], size - count, dtype=torch.int32, device=values.device)
     rows = values.numel() // size
     if rows:
-        _split_largest[(rows,)](values, largest, others, size, count, M=triton.next_power_of_2(size), num_warps=_row_warps(size))
+        _split_largest[(rows,)](
+            values, largest, others, size, count, M=triton.next_power_of_2(size), num_warps=_row_warps(size)
+        )
     return largest, others
 
 
@@ -155,7 +171,18 @@ def choose_exact(scores, *, kv_set, count):
     is_exact = torch.empty(*scores.shape[:-1], words, dtype=torch.int32, device=scores.device)
     rows = scores.numel() // size
     if rows:
-        _choose_exact[(rows,)](scores, kv_set, exact_blocks, is_exact, scores.shape[-2], size, words, count, M=max(64, triton.next_power_of_2(size)), num_warps=_row_warps(size))
+        _choose_exact[(rows,)](
+            scores,
+            kv_set,
+            exact_blocks,
+            is_exact,
+            scores.shape[-2],
+            size,
+            words,
+            count,
+            M=max(64, triton.next_power_of_2(size)),
+            num_warps=_row_warps(size),
+        )
     return exact_blocks, is_exact
 
 
@@ -165,7 +192,21 @@ def _row_warps(size):
 
 
 @triton.jit(do_not_specialize=["tokens"])
-def _gather_query_blocks(x, out, head_index, blocks, stride_b, stride_h, stride_n, stride_oh, stride_on, heads, tokens, BLOCK: tl.constexpr, D: tl.constexpr):
+def _gather_query_blocks(
+    x,
+    out,
+    head_index,
+    blocks,
+    stride_b,
+    stride_h,
+    stride_n,
+    stride_oh,
+    stride_on,
+    heads,
+    tokens,
+    BLOCK: tl.constexpr,
+    D: tl.constexpr,
+):
     g, i = tl.program_id(0).to(tl.int64), tl.program_id(1)
     bh = tl.load(head_index + g).to(tl.int64)
     block = tl.load(blocks + bh * tl.num_programs(1) + i)
@@ -179,28 +220,62 @@ def gather_query_blocks(q, *, head_index, query_blocks, block_size=64):
     _, heads, tokens, dim = q.shape
     count = query_blocks.shape[-1]
     out = _token_major(len(head_index), count * block_size, dim, q)
-    _gather_query_blocks[len(head_index), count](q, out, head_index, query_blocks, *q.stride()[:3], *out.stride()[:2], heads, tokens,
-                                                 BLOCK=block_size, D=dim, num_warps=4)
+    _gather_query_blocks[len(head_index), count](
+        q,
+        out,
+        head_index,
+        query_blocks,
+        *q.stride()[:3],
+        *out.stride()[:2],
+        heads,
+        tokens,
+        BLOCK=block_size,
+        D=dim,
+        num_warps=4,
+    )
     return out
 
 
 @triton.jit(do_not_specialize=["tokens", "target", "kept"])
-def _gather_kv_set(x, out, head_index, source_blocks, stride_b, stride_h, stride_n, stride_oh, stride_on, heads, tokens, target, kept,
-                   BLOCK: tl.constexpr, D: tl.constexpr):
+def _gather_kv_set(
+    x,
+    out,
+    head_index,
+    source_blocks,
+    stride_b,
+    stride_h,
+    stride_n,
+    stride_oh,
+    stride_on,
+    heads,
+    tokens,
+    target,
+    kept,
+    BLOCK: tl.constexpr,
+    D: tl.constexpr,
+):
     g, i = tl.program_id(0).to(tl.int64), tl.program_id(1)
     bh = tl.load(head_index + g).to(tl.int64)
     of_target = (target + BLOCK - 1) // BLOCK
     slot = i - of_target
     j = tl.where(slot < 0, i, tl.load(source_blocks + bh * kept + slot, mask=slot >= 0, other=0))
     start, end = _kv_block(j, tokens, target, BLOCK)
-    # Kept blocks lie behind each other; only the first can be short with others behind it (the rest of the border block).
+    # Kept blocks lie behind each other; only the first can be short with others behind it (the rest of the border
+    # block).
     place = tl.where(slot < 0, start, target + slot * BLOCK)
     if slot > 0:
         first_start, first_end = _kv_block(tl.load(source_blocks + bh * kept), tokens, target, BLOCK)
         place -= BLOCK - (first_end - first_start)
     within, columns = tl.arange(0, BLOCK), tl.arange(0, D)
     inside = (within < end - start)[:, None]
-    values = tl.load(x + bh // heads * stride_b + bh % heads * stride_h + (start + within).to(tl.int64)[:, None] * stride_n + columns, mask=inside)
+    values = tl.load(
+        x
+        + bh // heads * stride_b
+        + bh % heads * stride_h
+        + (start + within).to(tl.int64)[:, None] * stride_n
+        + columns,
+        mask=inside,
+    )
     tl.store(out + g * stride_oh + (place + within).to(tl.int64)[:, None] * stride_on + columns, values, mask=inside)
 
 
@@ -208,14 +283,43 @@ def gather_kv_set(x, *, head_index, source_blocks, length, target, block_size=64
     _, heads, tokens, dim = x.shape
     kept = source_blocks.shape[-1]
     out = _token_major(len(head_index), length, dim, x)
-    _gather_kv_set[len(head_index), -(-target // block_size) + kept](x, out, head_index, source_blocks, *x.stride()[:3], *out.stride()[:2], heads, tokens,
-                                                                     target, kept, BLOCK=block_size, D=dim, num_warps=4)
+    _gather_kv_set[len(head_index), -(-target // block_size) + kept](
+        x,
+        out,
+        head_index,
+        source_blocks,
+        *x.stride()[:3],
+        *out.stride()[:2],
+        heads,
+        tokens,
+        target,
+        kept,
+        BLOCK=block_size,
+        D=dim,
+        num_warps=4,
+    )
     return out
 
 
 @triton.jit(do_not_specialize=["tokens", "sequence_blocks"])
-def _write_query_blocks(values, head_index, blocks, residual, gate, out, stride_vh, stride_vn, stride_b, stride_h, stride_n, heads, tokens, sequence_blocks,
-                        BLOCK: tl.constexpr, D: tl.constexpr):
+def _write_query_blocks(
+    values,
+    head_index,
+    blocks,
+    residual,
+    gate,
+    out,
+    stride_vh,
+    stride_vn,
+    stride_b,
+    stride_h,
+    stride_n,
+    heads,
+    tokens,
+    sequence_blocks,
+    BLOCK: tl.constexpr,
+    D: tl.constexpr,
+):
     g, i = tl.program_id(0).to(tl.int64), tl.program_id(1)
     bh = tl.load(head_index + g).to(tl.int64)
     b = bh // heads
@@ -223,24 +327,79 @@ def _write_query_blocks(values, head_index, blocks, residual, gate, out, stride_
     within, columns = tl.arange(0, BLOCK), tl.arange(0, D)
     rows = block * BLOCK + within
     inside = rows < tokens
-    x = tl.load(values + g * stride_vh + (i * BLOCK + within).to(tl.int64)[:, None] * stride_vn + columns, mask=inside[:, None], other=0.0)
+    x = tl.load(
+        values + g * stride_vh + (i * BLOCK + within).to(tl.int64)[:, None] * stride_vn + columns,
+        mask=inside[:, None],
+        other=0.0,
+    )
     pooled = tl.load(residual + (bh * sequence_blocks + block) * D + columns)
     weight = tl.load(gate + b * tokens + rows, mask=inside, other=0.0)
     x = x.to(tl.float32) + weight[:, None] * pooled[None, :]
-    tl.store(out + b * stride_b + bh % heads * stride_h + rows.to(tl.int64)[:, None] * stride_n + columns, x.to(out.dtype.element_ty), mask=inside[:, None])
+    tl.store(
+        out + b * stride_b + bh % heads * stride_h + rows.to(tl.int64)[:, None] * stride_n + columns,
+        x.to(out.dtype.element_ty),
+        mask=inside[:, None],
+    )
 
 
 def write_query_blocks(values, *, head_index, query_blocks, residual, gate, out, block_size=64):
     _, heads, tokens, dim = out.shape
-    _write_query_blocks[len(head_index), query_blocks.shape[-1]](values, head_index, query_blocks, residual, gate, out, *values.stride()[:2], *out.stride()[:3],
-                                                                 heads, tokens, residual.shape[2], BLOCK=block_size, D=dim, num_warps=4)
+    _write_query_blocks[len(head_index), query_blocks.shape[-1]](
+        values,
+        head_index,
+        query_blocks,
+        residual,
+        gate,
+        out,
+        *values.stride()[:2],
+        *out.stride()[:3],
+        heads,
+        tokens,
+        residual.shape[2],
+        BLOCK=block_size,
+        D=dim,
+        num_warps=4,
+    )
 
 
 @triton.jit(do_not_specialize=["tokens", "target", "exact_count", "sequence_blocks"])
-def _sparse_attention(q, k, v, k_mean, v_mean, weight_of_mean, blocks, exact_blocks, is_exact, residual, gate, out,
-                      stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn, stride_ob, stride_oh, stride_on,
-                      heads, tokens, target, padded, exact_count, sequence_blocks, scale,
-                      BLOCK: tl.constexpr, D: tl.constexpr, TAILS: tl.constexpr, DESCRIPTORS: tl.constexpr):
+def _sparse_attention(
+    q,
+    k,
+    v,
+    k_mean,
+    v_mean,
+    weight_of_mean,
+    blocks,
+    exact_blocks,
+    is_exact,
+    residual,
+    gate,
+    out,
+    stride_qb,
+    stride_qh,
+    stride_qn,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    stride_vb,
+    stride_vh,
+    stride_vn,
+    stride_ob,
+    stride_oh,
+    stride_on,
+    heads,
+    tokens,
+    target,
+    padded,
+    exact_count,
+    sequence_blocks,
+    scale,
+    BLOCK: tl.constexpr,
+    D: tl.constexpr,
+    TAILS: tl.constexpr,
+    DESCRIPTORS: tl.constexpr,
+):
     i, bh = tl.program_id(0), tl.program_id(1)
     b, h = bh // heads, bh % heads
     bh = bh.to(tl.int64)
@@ -252,7 +411,15 @@ def _sparse_attention(q, k, v, k_mean, v_mean, weight_of_mean, blocks, exact_blo
     if DESCRIPTORS:
         queries = q.load([b, h, block * BLOCK, 0]).reshape(BLOCK, D)
     else:
-        queries = tl.load(q + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh + rows.to(tl.int64)[:, None] * stride_qn + columns, mask=inside[:, None], other=0.0)
+        queries = tl.load(
+            q
+            + b.to(tl.int64) * stride_qb
+            + h.to(tl.int64) * stride_qh
+            + rows.to(tl.int64)[:, None] * stride_qn
+            + columns,
+            mask=inside[:, None],
+            other=0.0,
+        )
         k += b.to(tl.int64) * stride_kb + h.to(tl.int64) * stride_kh
         v += b.to(tl.int64) * stride_vb + h.to(tl.int64) * stride_vh
         offset_k = within[:, None] * stride_kn + columns
@@ -269,10 +436,11 @@ def _sparse_attention(q, k, v, k_mean, v_mean, weight_of_mean, blocks, exact_blo
     answer = tl.zeros([BLOCK, D], tl.float32)
 
     exact_blocks += row * exact_count
-    for e in range(0, exact_count):
+    for e in range(exact_count):
         j = tl.load(exact_blocks + e)
         if TAILS:
-            # A short block is read with its neighbour's tokens, whose scores are masked: cheaper than to mask the loads.
+            # A short block is read with its neighbour's tokens, whose scores are masked: cheaper than to
+            # mask the loads.
             start, end = _kv_block(j, tokens, target, BLOCK)
             first = start if DESCRIPTORS else tl.minimum(start, tokens - BLOCK)
             attended = within < end - start if DESCRIPTORS else (first + within >= start) & (first + within < end)
@@ -299,7 +467,9 @@ def _sparse_attention(q, k, v, k_mean, v_mean, weight_of_mean, blocks, exact_blo
     weight_of_mean += bh * padded
     is_exact += row * (padded // 32)
     for c in range(0, padded, BLOCK):
-        word = tl.where(within < 32, tl.load(is_exact + c // 32), tl.load(is_exact + c // 32 + 1))  # a bit for every block
+        word = tl.where(
+            within < 32, tl.load(is_exact + c // 32), tl.load(is_exact + c // 32 + 1)
+        )  # a bit for every block
         is_mean = ((word >> (within % 32)) & 1) == 0
         if DESCRIPTORS:
             keys = k_mean.load([b, h, c, 0]).reshape(BLOCK, D)
@@ -319,11 +489,21 @@ def _sparse_attention(q, k, v, k_mean, v_mean, weight_of_mean, blocks, exact_blo
     pooled = tl.load(residual + (bh * sequence_blocks + block) * D + columns)
     weight = tl.load(gate + b * tokens + rows, mask=inside, other=0.0)
     answer = answer / total[:, None] + weight[:, None] * pooled[None, :]
-    tl.store(out + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh + rows.to(tl.int64)[:, None] * stride_on + columns, answer.to(out.dtype.element_ty), mask=inside[:, None])
+    tl.store(
+        out
+        + b.to(tl.int64) * stride_ob
+        + h.to(tl.int64) * stride_oh
+        + rows.to(tl.int64)[:, None] * stride_on
+        + columns,
+        answer.to(out.dtype.element_ty),
+        mask=inside[:, None],
+    )
 
 
 @triton.jit(do_not_specialize=["tokens", "target", "size"])
-def _pad_means(k_mean, v_mean, kv_set, k_out, v_out, weight, tokens, target, size, padded, BLOCK: tl.constexpr, D: tl.constexpr):
+def _pad_means(
+    k_mean, v_mean, kv_set, k_out, v_out, weight, tokens, target, size, padded, BLOCK: tl.constexpr, D: tl.constexpr
+):
     bh, i = tl.program_id(0).to(tl.int64), tl.program_id(1)
     place, columns = i * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)
     valid = place < size
@@ -334,23 +514,58 @@ def _pad_means(k_mean, v_mean, kv_set, k_out, v_out, weight, tokens, target, siz
     tl.store(v_out + destination, tl.load(v_mean + source, mask=valid[:, None], other=0.0).to(v_out.dtype.element_ty))
 
 
-def sparse_attention(q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blocks, is_exact, residual, gate, target, out, block_size=64):
+def sparse_attention(
+    q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blocks, is_exact, residual, gate, target, out, block_size=64
+):
     batch, heads, tokens, dim = q.shape
     padded = is_exact.shape[-1] * 32
     k_padded, v_padded = (torch.empty(batch, heads, padded, dim, dtype=q.dtype, device=q.device) for _ in range(2))
     weight = torch.empty(batch, heads, padded, dtype=torch.float32, device=q.device)
-    _pad_means[batch * heads, padded // 64](k_mean, v_mean, kv_set, k_padded, v_padded, weight, tokens, target, kv_set.shape[-1], padded,
-                                            BLOCK=block_size, D=dim, num_warps=4)
+    _pad_means[batch * heads, padded // 64](
+        k_mean,
+        v_mean,
+        kv_set,
+        k_padded,
+        v_padded,
+        weight,
+        tokens,
+        target,
+        kv_set.shape[-1],
+        padded,
+        BLOCK=block_size,
+        D=dim,
+        num_warps=4,
+    )
     tensors = q, k, v, k_padded, v_padded
     strides = *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]
     descriptors = _has_copy_engine(q.device) and all(_describable(x) for x in tensors)
     if descriptors:
         tensors = (TensorDescriptor(x, list(x.shape), list(x.stride()), [1, 1, block_size, dim]) for x in tensors)
     _sparse_attention[query_blocks.shape[-1], batch * heads](
-        *tensors, weight, query_blocks, exact_blocks, is_exact, residual, gate, out, *strides,
-        heads, tokens, target, padded, exact_blocks.shape[-1], residual.shape[2], 8 * dim**-0.5 * LOG2E,
-        BLOCK=block_size, D=dim, TAILS=tokens % block_size > 0 or target % block_size > 0, DESCRIPTORS=descriptors, num_warps=4, num_stages=2,
-        **({"maxnreg": 168} if descriptors and dim == 128 else {}))  # three programs on a multiprocessor
+        *tensors,
+        weight,
+        query_blocks,
+        exact_blocks,
+        is_exact,
+        residual,
+        gate,
+        out,
+        *strides,
+        heads,
+        tokens,
+        target,
+        padded,
+        exact_blocks.shape[-1],
+        residual.shape[2],
+        8 * dim**-0.5 * LOG2E,
+        BLOCK=block_size,
+        D=dim,
+        TAILS=tokens % block_size > 0 or target % block_size > 0,
+        DESCRIPTORS=descriptors,
+        num_warps=4,
+        num_stages=2,
+        **({"maxnreg": 168} if descriptors and dim == 128 else {}),
+    )  # three programs on a multiprocessor
 
 
 @functools.cache
@@ -366,5 +581,7 @@ def _describable(x):
 
 
 def _token_major(heads, tokens, dim, like):
-    """[heads, tokens, dim] whose heads lie side by side per token, the order that FlashAttention reads without a copy."""
+    """[heads, tokens, dim] whose heads lie side by side per token, the order that FlashAttention reads without a
+    copy.
+    """
     return torch.empty(tokens, heads, dim, dtype=like.dtype, device=like.device).transpose(0, 1)

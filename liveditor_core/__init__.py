@@ -1,1 +1,4 @@
-"""LIVEditor for ComfyUI: the model, its in-context sparse attention, its sampler, its checkpoints and its video geometry."""
+"""LIVEditor for ComfyUI.
+
+The model, its in-context sparse attention, its sampler, its checkpoints and its video geometry.
+"""

@@ -8,7 +8,9 @@ from .attention_record import AttentionRecord, source_heat
 from .video import FRAMES_AT_ONCE, FRAMES_PER_LATENT, SIZE_STEP
 
 # From dark to light, so that it reads without colours as well.
-_SCALE = torch.tensor([(13, 8, 60), (84, 20, 125), (170, 45, 110), (235, 95, 60), (252, 175, 50), (250, 250, 165)]) / 255
+_SCALE = (
+    torch.tensor([(13, 8, 60), (84, 20, 125), (170, 45, 110), (235, 95, 60), (252, 175, 50), (250, 250, 165)]) / 255
+)
 _WIDTH, _ROW, _MARGIN, _TITLE = 900, 14, 64, 44
 _INK, _PAPER, _GRID = (40, 40, 48), (250, 250, 252), (150, 150, 160)
 
@@ -37,7 +39,7 @@ def over_frames(frames: torch.Tensor, heat: torch.Tensor, opacity: float) -> tor
         part = slice(first, first + FRAMES_AT_ONCE)
         latent_frames = [-(-frame // FRAMES_PER_LATENT) for frame in range(len(frames))[part]]
         over = painted[latent_frames].repeat_interleave(SIZE_STEP, dim=1).repeat_interleave(SIZE_STEP, dim=2)
-        out[part] = torch.lerp(frames[part], over[:, :frames.shape[1], :frames.shape[2]].to(frames), opacity)
+        out[part] = torch.lerp(frames[part], over[:, : frames.shape[1], : frames.shape[2]].to(frames), opacity)
     return out
 
 
@@ -53,9 +55,21 @@ def plots(record: AttentionRecord, step: int) -> torch.Tensor:
     sharpness = torch.stack([one.sharpness.mean(dim=0) for one in chosen])
     low, high = sharpness.min().item(), sharpness.max().item()
     panels = [
-        ("source blocks retrieved, share of heads", torch.stack([one.retrieved.float().mean(dim=0) for one in chosen]), 0.0, 1.0, None),
+        (
+            "source blocks retrieved, share of heads",
+            torch.stack([one.retrieved.float().mean(dim=0) for one in chosen]),
+            0.0,
+            1.0,
+            None,
+        ),
         ("sharpness of query blocks, mean of heads", sharpness, low, high, layout.num_target_blocks),
-        ("query blocks that attend densely, share of heads", torch.stack([one.dense.float().mean(dim=0) for one in chosen]), 0.0, 1.0, layout.num_target_blocks),
+        (
+            "query blocks that attend densely, share of heads",
+            torch.stack([one.dense.float().mean(dim=0) for one in chosen]),
+            0.0,
+            1.0,
+            layout.num_target_blocks,
+        ),
     ]
     row = max(_ROW, 120 // len(blocks))
     height = len(panels) * (_TITLE + row * len(blocks) + 30) + 50
@@ -75,9 +89,19 @@ def plots(record: AttentionRecord, step: int) -> torch.Tensor:
         for i, block in enumerate(blocks):
             if i % every == 0:
                 draw.text((_MARGIN - 8, top + (i + 0.5) * row), str(block), _INK, small, anchor="rm")
-        parts = [("source", 0, 1)] if border is None else [("target", 0, border / values.shape[1]), ("source", border / values.shape[1], 1)]
+        parts = (
+            [("source", 0, 1)]
+            if border is None
+            else [("target", 0, border / values.shape[1]), ("source", border / values.shape[1], 1)]
+        )
         for name, start, end in parts:
-            draw.text((_MARGIN + across * (start + end) / 2, top + down + 4), f"{name}, first frame to last", _INK, small, anchor="ma")
+            draw.text(
+                (_MARGIN + across * (start + end) / 2, top + down + 4),
+                f"{name}, first frame to last",
+                _INK,
+                small,
+                anchor="ma",
+            )
             if start:
                 draw.line([(_MARGIN + across * start, top - 4), (_MARGIN + across * start, top + down + 4)], _GRID, 2)
         top += down + 30

@@ -1,4 +1,7 @@
-"""What sparse attention chose while a sampler ran: retrieved source blocks, sharpness, the dense half; for chosen steps and transformer blocks."""
+"""What sparse attention chose while a sampler ran: retrieved source blocks, sharpness, the dense half.
+
+For chosen steps and transformer blocks.
+"""
 
 import re
 from typing import NamedTuple
@@ -16,7 +19,7 @@ class Choice(NamedTuple):
 
     retrieved: torch.Tensor  # [H, source KV blocks] bool: kept by this head
     sharpness: torch.Tensor  # [H, query blocks] fp32
-    dense: torch.Tensor      # [H, query blocks] bool: attends densely in this head
+    dense: torch.Tensor  # [H, query blocks] bool: attends densely in this head
 
 
 def check_numbers(text: str):
@@ -38,12 +41,18 @@ def numbers_in(text: str, first: int, count: int) -> set[int]:
     named = set()
     for part in text.split(","):
         start, end = _PART.fullmatch(part.strip()).groups()
-        named |= {everything[-1]} if start is None else {number for number in everything if int(start) <= number <= int(end or start)}
+        named |= (
+            {everything[-1]}
+            if start is None
+            else {number for number in everything if int(start) <= number <= int(end or start)}
+        )
     return named
 
 
 class AttentionRecord:
-    """Follows the runs of one MODEL; holds the last one's choices of the positive prompt, which is the first of a guider's.
+    """Follows the runs of one MODEL.
+
+    Holds the last one's choices of the positive prompt, which is the first of a guider's.
 
     Args:
         steps: which steps to record, counted from 1: `all`, or for example `1, 8-12, last`.
@@ -72,7 +81,9 @@ class AttentionRecord:
         return latent
 
     def watch(self, transformer_options, layout: TokenLayout):
-        """What to tell of one self-attention call: a function for `in_context_sparse_attention`'s `watch`, or None if this call is not recorded.
+        """What to tell of one self-attention call.
+
+        A function for `in_context_sparse_attention`'s `watch`, or None if this call is not recorded.
 
         Of samplers that call the model more than once in a step the last call is kept.
         """
@@ -89,8 +100,14 @@ class AttentionRecord:
             if chosen is not None:
                 item = which.index(0) * (chosen.kv_set.shape[0] // len(which))  # batches are one prompt after the other
                 self.choices[step, block] = Choice(
-                    _marked(chosen.kv_set[item, :, layout.num_target_kv_blocks:] - layout.num_target_kv_blocks, layout.num_source_blocks),
-                    chosen.sharpness[item].float().cpu(), _marked(chosen.dense_blocks[item], layout.num_blocks))
+                    _marked(
+                        chosen.kv_set[item, :, layout.num_target_kv_blocks :] - layout.num_target_kv_blocks,
+                        layout.num_source_blocks,
+                    ),
+                    chosen.sharpness[item].float().cpu(),
+                    _marked(chosen.dense_blocks[item], layout.num_blocks),
+                )
+
         return note
 
 
@@ -112,19 +129,26 @@ def source_heat(values: torch.Tensor, layout: TokenLayout, grid) -> torch.Tensor
     heat = values.new_zeros(layout.source)
     for block, value in enumerate(values, layout.num_target_kv_blocks):
         start, end = layout.kv_block(block)
-        heat[start - layout.target:end - layout.target] = value
+        heat[start - layout.target : end - layout.target] = value
     return heat.view(*grid)
 
 
 def summary(record: AttentionRecord, steps: list[int]) -> str:
     """A line for every recorded step and transformer block."""
     layout = record.layout
-    lines = [f"{layout.num_source_blocks} source blocks and {layout.num_target_blocks} target blocks of {layout.block_size} tokens"]
+    lines = [
+        f"{layout.num_source_blocks} source blocks and {layout.num_target_blocks} target blocks of "
+        f"{layout.block_size} tokens"
+    ]
     for (step, block), choice in sorted(record.choices.items()):
         if step in steps:
             dense = choice.dense.float()
             low, middle, high = choice.sharpness.flatten().quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
-            lines.append(f"step {step}, block {block}: each head reads {choice.retrieved.sum(dim=1).float().mean():.0f} source blocks, all heads together {choice.retrieved.any(dim=0).sum()}; "
-                         f"sharpness {low:.2f} to {high:.2f}, median {middle:.2f}; "
-                         f"dense: {dense[:, :layout.num_target_blocks].mean():.0%} of the target, {dense[:, layout.num_target_blocks:].mean():.0%} of the source")
+            lines.append(
+                f"step {step}, block {block}: each head reads {choice.retrieved.sum(dim=1).float().mean():.0f} "
+                f"source blocks, all heads together {choice.retrieved.any(dim=0).sum()}; "
+                f"sharpness {low:.2f} to {high:.2f}, median {middle:.2f}; "
+                f"dense: {dense[:, : layout.num_target_blocks].mean():.0%} of the target, "
+                f"{dense[:, layout.num_target_blocks :].mean():.0%} of the source"
+            )
     return "\n".join(lines)

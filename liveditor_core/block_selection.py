@@ -1,4 +1,7 @@
-"""Which blocks attend densely, which source blocks are kept, which KV blocks stay exact: ratios become indices, once."""
+"""Which blocks attend densely, which source blocks are kept, which KV blocks stay exact.
+
+Ratios become indices, once.
+"""
 
 from typing import NamedTuple
 
@@ -11,22 +14,36 @@ from .token_layout import TokenLayout
 class Selection(NamedTuple):
     """Indices in ascending order, int32, per batch item and head.
 
-    Q + P is the number of query blocks of the sequence. The KV set and the exact blocks are KV block indices of the layout.
+    Q + P is the number of query blocks of the sequence. The KV set and the exact blocks are KV block indices of the
+    layout.
     """
 
-    dense_blocks: torch.Tensor   # [B, H, Q]
+    dense_blocks: torch.Tensor  # [B, H, Q]
     sparse_blocks: torch.Tensor  # [B, H, P]
-    kv_set: torch.Tensor         # [B, H, S], all target blocks, then the kept source blocks
-    exact_blocks: torch.Tensor   # [B, H, P, E], out of the KV set
-    is_exact: torch.Tensor       # [B, H, P, words], the same as a bit for every place in the KV set
-    sharpness: torch.Tensor      # [B, H, Q + P] fp32: attention that the sharpest places get
+    kv_set: torch.Tensor  # [B, H, S], all target blocks, then the kept source blocks
+    exact_blocks: torch.Tensor  # [B, H, P, E], out of the KV set
+    is_exact: torch.Tensor  # [B, H, P, words], the same as a bit for every place in the KV set
+    sharpness: torch.Tensor  # [B, H, Q + P] fp32: attention that the sharpest places get
 
     def for_queries_below(self, block):
-        """The same without query blocks from `block` on, but for those that some heads keep because others need as many. Waits for the GPU."""
-        dense, sparse = torch.stack([(blocks < block).sum(dim=-1).amax() if blocks.shape[-1] else blocks.new_zeros((), dtype=torch.int64)
-                                     for blocks in (self.dense_blocks, self.sparse_blocks)]).tolist()
-        return Selection(self.dense_blocks[..., :dense].contiguous(), self.sparse_blocks[..., :sparse].contiguous(), self.kv_set,
-                         self.exact_blocks[:, :, :sparse].contiguous(), self.is_exact[:, :, :sparse].contiguous(), self.sharpness)
+        """The same without query blocks from `block` on. Waits for the GPU.
+
+        Some heads keep a few of those, because others need as many.
+        """
+        dense, sparse = torch.stack(
+            [
+                (blocks < block).sum(dim=-1).amax() if blocks.shape[-1] else blocks.new_zeros((), dtype=torch.int64)
+                for blocks in (self.dense_blocks, self.sparse_blocks)
+            ]
+        ).tolist()
+        return Selection(
+            self.dense_blocks[..., :dense].contiguous(),
+            self.sparse_blocks[..., :sparse].contiguous(),
+            self.kv_set,
+            self.exact_blocks[:, :, :sparse].contiguous(),
+            self.is_exact[:, :, :sparse].contiguous(),
+            self.sharpness,
+        )
 
 
 def query_block_means(means, layout: TokenLayout):
@@ -43,8 +60,8 @@ def query_block_means(means, layout: TokenLayout):
     i = layout.num_target_blocks
     start, end = layout.query_block(i)
     share = (layout.target - start) / (end - start)
-    border = share * means[:, :, i:i + 1] + (1 - share) * means[:, :, i + 1:i + 2]
-    return torch.cat([means[:, :, :i], border, means[:, :, i + 2:]], dim=2)
+    border = share * means[:, :, i : i + 1] + (1 - share) * means[:, :, i + 1 : i + 2]
+    return torch.cat([means[:, :, :i], border, means[:, :, i + 2 :]], dim=2)
 
 
 def select_blocks(q_mean, k_mean, v_mean, *, layout: TokenLayout, config: SparseAttentionConfig, kernels):
@@ -69,10 +86,14 @@ def select_blocks(q_mean, k_mean, v_mean, *, layout: TokenLayout, config: Sparse
     order = -sharpness if config.dense_blocks == "flattest" else sharpness
     dense, sparse = kernels.split_largest(order, count=counts.dense_queries)
 
-    target = torch.arange(layout.num_target_kv_blocks, dtype=torch.int32, device=source.device).expand(*source.shape[:2], -1)
+    target = torch.arange(layout.num_target_kv_blocks, dtype=torch.int32, device=source.device).expand(
+        *source.shape[:2], -1
+    )
     kv_set = torch.cat([target, source], dim=-1)
     scores = take_blocks(queries, sparse) @ take_blocks(k_mean, kv_set).transpose(-1, -2)
-    return Selection(dense, sparse, kv_set, *kernels.choose_exact(scores, kv_set=kv_set, count=counts.exact_kv), sharpness), residual
+    return Selection(
+        dense, sparse, kv_set, *kernels.choose_exact(scores, kv_set=kv_set, count=counts.exact_kv), sharpness
+    ), residual
 
 
 def pooled_residual(q_mean, k_mean, v_mean, *, layout: TokenLayout):

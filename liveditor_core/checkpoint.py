@@ -22,7 +22,8 @@ PREFIXES = ("wanx_unimodel.guidance_model.feedforward_model.", "model_ema.", "mo
 FOREIGN_KEY = re.compile(r"^vae\.|optimizer|scheduler")
 WEIGHT_TYPES = ("bf16", "fp8_e4m3fn_scaled")
 
-# Few numbers, much effect: the gates, the embeddings of both streams and the modulation keep the precision they came in.
+# Few numbers, much effect: the gates, the embeddings of both streams and the modulation keep the precision they came
+# in.
 HIGH_PRECISION = re.compile(r"alpha_[12]|patch_embedding|modulation|" + SOURCE_EMBEDDING)
 QUANTISED = re.compile(r"blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.[qkvo]|ffn\.[02])\.weight$")
 
@@ -30,17 +31,48 @@ ELEMENTS_AT_ONCE = 1 << 20  # what the converter holds in memory, however large 
 
 _LINEAR = ("weight", "bias")
 MODEL_KEYS = (
-    *(f"{name}.{p}" for name in ("patch_embedding", SOURCE_EMBEDDING, "text_embedding.0", "text_embedding.2", "time_embedding.0",
-                                 "time_embedding.2", "time_projection.1", "head.head") for p in _LINEAR),
+    *(
+        f"{name}.{p}"
+        for name in (
+            "patch_embedding",
+            SOURCE_EMBEDDING,
+            "text_embedding.0",
+            "text_embedding.2",
+            "time_embedding.0",
+            "time_embedding.2",
+            "time_projection.1",
+            "head.head",
+        )
+        for p in _LINEAR
+    ),
     "head.modulation",
 )
 BLOCK_KEYS = (
-    "modulation", "self_attn.alpha_1.weight", "norm3.weight", "norm3.bias", "ffn.0.weight", "ffn.0.bias", "ffn.2.weight", "ffn.2.bias",
-    *(f"{attn}.{name}" for attn in ("self_attn", "cross_attn") for name in
-      ("norm_q.weight", "norm_k.weight", *(f"{x}.{p}" for x in "qkvo" for p in _LINEAR))),
+    "modulation",
+    "self_attn.alpha_1.weight",
+    "norm3.weight",
+    "norm3.bias",
+    "ffn.0.weight",
+    "ffn.0.bias",
+    "ffn.2.weight",
+    "ffn.2.bias",
+    *(
+        f"{attn}.{name}"
+        for attn in ("self_attn", "cross_attn")
+        for name in ("norm_q.weight", "norm_k.weight", *(f"{x}.{p}" for x in "qkvo" for p in _LINEAR))
+    ),
 )
-TORCH_NAMES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn,
-               "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8}
+TORCH_NAMES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+}
 SAFETENSORS_NAMES = {dtype: name for name, dtype in TORCH_NAMES.items()}
 
 
@@ -69,13 +101,17 @@ def check_safetensors(path, what="LIVEditor checkpoint") -> dict:
     if not os.path.isfile(path):
         raise CheckpointError(f"{name}: there is no such file. Put the {what} there or choose another.")
     if not name.lower().endswith((".safetensors", ".sft")):
-        raise CheckpointError(f"{name}: a {what} must be a safetensors file, got {os.path.splitext(name)[1] or 'no file type'}. "
-                              f"Convert the published file first: python -m liveditor_core.checkpoint convert {name} OUT.safetensors")
+        raise CheckpointError(
+            f"{name}: a {what} must be a safetensors file, got {os.path.splitext(name)[1] or 'no file type'}. "
+            f"Convert the published file first: python -m liveditor_core.checkpoint convert {name} OUT.safetensors"
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {"keys": list(file.keys()), "metadata": file.metadata() or {}}
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{name}: the file is truncated or damaged ({error}). Download or convert it again.") from error
+        raise CheckpointError(
+            f"{name}: the file is truncated or damaged ({error}). Download or convert it again."
+        ) from error
 
 
 def check_liveditor(path) -> dict:
@@ -92,20 +128,26 @@ def check_liveditor(path) -> dict:
     if not any(key.endswith("head.modulation") for key in keys):
         raise CheckpointError(f"{name}: this is no Wan-type video model. Choose a LIVEditor checkpoint.")
     if not any(key.endswith(f"{SOURCE_EMBEDDING}.weight") for key in keys):
-        raise CheckpointError(f"{name}: this is a Wan model without a source stream ({SOURCE_EMBEDDING}.weight is missing). "
-                              "Choose a LIVEditor checkpoint, or load this one with Load Diffusion Model.")
-    prefix = next(key for key in keys if key.endswith("head.modulation"))[:-len("head.modulation")]
-    missing = missing_keys(key[len(prefix):] for key in keys if key.startswith(prefix))
+        raise CheckpointError(
+            f"{name}: this is a Wan model without a source stream ({SOURCE_EMBEDDING}.weight is missing). "
+            "Choose a LIVEditor checkpoint, or load this one with Load Diffusion Model."
+        )
+    prefix = next(key for key in keys if key.endswith("head.modulation"))[: -len("head.modulation")]
+    missing = missing_keys(key[len(prefix) :] for key in keys if key.startswith(prefix))
     if missing:
-        raise CheckpointError(f"{name}: {len(missing)} weights are missing: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}. "
-                              "Download or convert the checkpoint again.")
+        raise CheckpointError(
+            f"{name}: {len(missing)} weights are missing: "
+            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}. "
+            "Download or convert the checkpoint again."
+        )
     return header
 
 
 def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, progress=True) -> None:
     """Write a published or converted LIVEditor checkpoint as safetensors that ComfyUI's loaders read.
 
-    Weights are read, cast and written a million numbers at a time; the file appears under its name only when it is whole.
+    Weights are read, cast and written a million numbers at a time; the file appears under its name only when it is
+    whole.
 
     Args:
         source: the published PyTorch pickle, or a safetensors file.
@@ -115,8 +157,8 @@ def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, 
         progress: show a progress bar.
 
     Raises:
-        CheckpointError: not a LIVEditor checkpoint, weights missing, unreadable, or a pickle that holds code (which is not run);
-            or the disk is full.
+        CheckpointError: not a LIVEditor checkpoint, weights missing, unreadable, or a pickle that holds code (which
+            is not run); or the disk is full.
     """
     if weight_type not in WEIGHT_TYPES:
         raise CheckpointError(f"weight type must be one of {', '.join(WEIGHT_TYPES)}, got {weight_type}.")
@@ -124,7 +166,10 @@ def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, 
     tensors = _model_tensors(_open_tensors(source), name, prefix)
     missing = missing_keys(tensors)
     if missing:
-        raise CheckpointError(f"{name}: not a whole LIVEditor checkpoint, {len(missing)} weights are missing: {', '.join(missing[:5])}, ...")
+        raise CheckpointError(
+            f"{name}: not a whole LIVEditor checkpoint, {len(missing)} weights are missing: "
+            f"{', '.join(missing[:5])}, ..."
+        )
     quantised = [key for key in sorted(tensors) if weight_type != "bf16" and QUANTISED.fullmatch(key)]
     layers = {key.removesuffix(".weight"): {"format": "float8_e4m3fn"} for key in quantised}
     metadata = {"format": "pt", "liveditor": f"LIVEditor, {weight_type}"}
@@ -139,11 +184,24 @@ def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, 
     for key in sorted(tensors):
         if key in quantised:
             scale = functools.cache(lambda key=key: fp8_scale(tensors[key]))
-            entries.append((key, torch.float8_e4m3fn, shapes[key], lambda key=key, scale=scale: (to_fp8(piece, scale()) for piece in _pieces(tensors[key]))))
+            entries.append(
+                (
+                    key,
+                    torch.float8_e4m3fn,
+                    shapes[key],
+                    lambda key=key, scale=scale: (to_fp8(piece, scale()) for piece in _pieces(tensors[key])),
+                )
+            )
             entries.append((f"{key}_scale", torch.float32, (), lambda scale=scale: [torch.tensor(scale())]))
         else:
-            entries.append((key, dtypes[key] if HIGH_PRECISION.search(key) or not dtypes[key].is_floating_point else torch.bfloat16, shapes[key],
-                            lambda key=key: _pieces(tensors[key])))
+            entries.append(
+                (
+                    key,
+                    dtypes[key] if HIGH_PRECISION.search(key) or not dtypes[key].is_floating_point else torch.bfloat16,
+                    shapes[key],
+                    lambda key=key: _pieces(tensors[key]),
+                )
+            )
 
     _write_safetensors(destination, entries, metadata, progress)
 
@@ -175,7 +233,9 @@ def download(folder, *, repository=HUB_REPOSITORY, file=HUB_FILE) -> str:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise CheckpointError("download: the package huggingface_hub is needed. Run: pip install huggingface_hub") from error
+        raise CheckpointError(
+            "download: the package huggingface_hub is needed. Run: pip install huggingface_hub"
+        ) from error
     return hf_hub_download(repository, file, local_dir=folder)
 
 
@@ -193,8 +253,11 @@ def _open_tensors(path):
     except FileNotFoundError as error:
         raise CheckpointError(f"{name}: there is no such file.") from error
     except Exception as error:  # the unpickler raises many types on damaged files
-        raise CheckpointError(f"{name}: cannot be read as a PyTorch file of plain weights; it is damaged or holds code, and none of it was run "
-                              f"({str(error).splitlines()[0]}). Download it again from {HUB_REPOSITORY}.") from error
+        raise CheckpointError(
+            f"{name}: cannot be read as a PyTorch file of plain weights; it is damaged or holds code, and none "
+            "of it was run "
+            f"({str(error).splitlines()[0]}). Download it again from {HUB_REPOSITORY}."
+        ) from error
     while isinstance(loaded, dict):
         inner = next((loaded[n] for n in NESTINGS if isinstance(loaded.get(n), dict)), None)
         if inner is None:
@@ -224,11 +287,14 @@ def _model_tensors(tensors, name, wanted_prefix):
     if wanted_prefix is None and len(prefixes) > 1:
         whole = [p for p, keys in prefixes.items() if any(key.endswith(f"{SOURCE_EMBEDDING}.weight") for key in keys)]
         if len(whole) > 1:
-            raise CheckpointError(f"{name}: holds several copies of the model, under {', '.join(repr(p) for p in sorted(whole))}. Choose one with --prefix.")
+            raise CheckpointError(
+                f"{name}: holds several copies of the model, under {', '.join(repr(p) for p in sorted(whole))}. "
+                "Choose one with --prefix."
+            )
         wanted_prefix = whole[0] if whole else ""
     elif wanted_prefix is None:
         wanted_prefix = next(iter(prefixes), "")
-    return _Renamed(tensors, {key[len(wanted_prefix):]: key for key in prefixes.get(wanted_prefix, [])})
+    return _Renamed(tensors, {key[len(wanted_prefix) :]: key for key in prefixes.get(wanted_prefix, [])})
 
 
 class _Renamed(dict):
@@ -254,9 +320,15 @@ def _write_safetensors(path, entries, metadata, progress):
     name, partial = os.path.basename(path), f"{path}.partial"
     free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
     if free < offset:
-        raise CheckpointError(f"{name}: needs {offset / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free there. Free some or write it to another disk.")
+        raise CheckpointError(
+            f"{name}: needs {offset / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free there. Free some or "
+            "write it to another disk."
+        )
     try:
-        with open(partial, "wb") as file, tqdm(total=offset, unit="B", unit_scale=True, desc=name, disable=not progress) as bar:
+        with (
+            open(partial, "wb") as file,
+            tqdm(total=offset, unit="B", unit_scale=True, desc=name, disable=not progress) as bar,
+        ):
             file.write(struct.pack("<Q", len(text)) + text)
             for _, dtype, _, pieces in entries:
                 for piece in pieces():
@@ -268,12 +340,17 @@ def _write_safetensors(path, entries, metadata, progress):
         if os.path.exists(partial):
             os.remove(partial)
         if isinstance(error, OSError):
-            raise CheckpointError(f"{name}: could not be written ({error.strerror or error}); the part that was is removed. It needs {offset / 1e9:.1f} GB of disk.") from error
+            raise CheckpointError(
+                f"{name}: could not be written ({error.strerror or error}); the part that was is removed. It "
+                f"needs {offset / 1e9:.1f} GB of disk."
+            ) from error
         raise
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m liveditor_core.checkpoint", description="LIVEditor checkpoints for ComfyUI.")
+    parser = argparse.ArgumentParser(
+        prog="python -m liveditor_core.checkpoint", description="LIVEditor checkpoints for ComfyUI."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     convert = commands.add_parser("convert", help="turn the published checkpoint into safetensors")
     convert.add_argument("source")
@@ -287,7 +364,9 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     try:
         if options.command == "convert":
-            convert_checkpoint(options.source, options.destination, weight_type=options.weight_type, prefix=options.prefix)
+            convert_checkpoint(
+                options.source, options.destination, weight_type=options.weight_type, prefix=options.prefix
+            )
         elif options.command == "download":
             print(download(options.to))
         else:

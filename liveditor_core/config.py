@@ -41,19 +41,34 @@ class SparseAttentionConfig:
     backend: str = "auto"
 
     def __post_init__(self):
-        for name, label in (("exact_kv_ratio", "SAR"), ("source_keep_ratio", "SRR"), ("dense_query_ratio", "flat ratio")):
+        for name, label in (
+            ("exact_kv_ratio", "SAR"),
+            ("source_keep_ratio", "SRR"),
+            ("dense_query_ratio", "flat ratio"),
+        ):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:  # also refuses NaN
                 raise ValueError(f"Sparse attention: {label} must lie between 0 and 1, got {value}.")
         if self.dense_blocks not in DENSE_BLOCK_CHOICES:
-            raise ValueError(f"Sparse attention: the dense half must be one of {', '.join(DENSE_BLOCK_CHOICES)}, got {self.dense_blocks!r}.")
+            raise ValueError(
+                f"Sparse attention: the dense half must be one of {', '.join(DENSE_BLOCK_CHOICES)}, got "
+                f"{self.dense_blocks!r}."
+            )
         if self.backend not in BACKENDS:
             raise ValueError(f"Sparse attention: backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}.")
 
     @classmethod
-    def from_settings(cls, *, sar: float, srr: float, flat_ratio: float, dense_half: str, backend: str) -> "SparseAttentionConfig":
+    def from_settings(
+        cls, *, sar: float, srr: float, flat_ratio: float, dense_half: str, backend: str
+    ) -> "SparseAttentionConfig":
         """The one place where the words that users see become the names that the code uses."""
-        return cls(exact_kv_ratio=sar, source_keep_ratio=srr, dense_query_ratio=flat_ratio, dense_blocks=dense_half, backend=backend)
+        return cls(
+            exact_kv_ratio=sar,
+            source_keep_ratio=srr,
+            dense_query_ratio=flat_ratio,
+            dense_blocks=dense_half,
+            backend=backend,
+        )
 
     @classmethod
     def from_options(cls, transformer_options: dict) -> "SparseAttentionConfig":

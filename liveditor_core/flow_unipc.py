@@ -33,7 +33,10 @@ def wan_flow_scheduler(model_sampling, steps: int) -> torch.Tensor:
         ValueError: the model is no flow model with a shift.
     """
     if not isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscreteFlow):
-        raise ValueError(f"wan_flow: needs a flow model with a shift such as LIVEditor or Wan, got {type(model_sampling).__name__}. Choose another scheduler.")
+        raise ValueError(
+            "wan_flow: needs a flow model with a shift such as LIVEditor or Wan, got "
+            f"{type(model_sampling).__name__}. Choose another scheduler."
+        )
     return wan_flow_sigmas(model_sampling.shift, steps)
 
 

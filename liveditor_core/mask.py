@@ -3,7 +3,16 @@
 import scipy.ndimage
 import torch
 
-from .video import FRAMES_AT_ONCE, FRAMES_PER_LATENT, VAE_STRIDE, SourceVideo, fit_frames, pad_frames, resize, restore_size
+from .video import (
+    FRAMES_AT_ONCE,
+    FRAMES_PER_LATENT,
+    VAE_STRIDE,
+    SourceVideo,
+    fit_frames,
+    pad_frames,
+    resize,
+    restore_size,
+)
 
 KEY = "liveditor_mask"  # in a LATENT: the mask that it was sampled with
 
@@ -14,8 +23,9 @@ def fit_mask(mask: torch.Tensor, source: SourceVideo, *, original_rate: bool, or
     A mask of the edit's size lies on the edit's frames; one of any other size covers the whole picture of the source.
 
     Args:
-        mask: [M, H, W] in 0..1: one for all frames, one per edited frame, one per frame of the part of the source that is
-            edited, or one per frame of the whole video, which more masks than up to the end of that part are taken for.
+        mask: [M, H, W] in 0..1: one for all frames, one per edited frame, one per frame of the part of the source
+            that is edited, or one per frame of the whole video, which more masks than up to the end of that part are
+            taken for.
         original_rate, original_size: for an output at the source's frame rate or size rather than the edit's.
 
     Returns:
@@ -24,15 +34,22 @@ def fit_mask(mask: torch.Tensor, source: SourceVideo, *, original_rate: bool, or
     Raises:
         ValueError: another number of masks, or nothing is in them.
     """
-    mask = mask.reshape(-1, *mask.shape[-2:]).float().clamp(0, 1)  # nodes give single masks of two and of four dimensions too
+    mask = (
+        mask.reshape(-1, *mask.shape[-2:]).float().clamp(0, 1)
+    )  # nodes give single masks of two and of four dimensions too
     if not mask.any():
-        raise ValueError("Mask: must cover some of the picture, got one that is empty everywhere. Paint where the edit shall be, or connect no mask.")
+        raise ValueError(
+            "Mask: must cover some of the picture, got one that is empty everywhere. Paint where the edit shall "
+            "be, or connect no mask."
+        )
     if len(mask) > 1:
         mask = mask[_frames(len(mask), source, original_rate)]
     mask = mask.unsqueeze(-1)
     on_the_edit = mask.shape[1:3] == (source.height, source.width)
     if on_the_edit and original_size:
-        mask = restore_size(mask, source, lambda: mask.new_zeros(len(mask), source.original_height, source.original_width, 1))
+        mask = restore_size(
+            mask, source, lambda: mask.new_zeros(len(mask), source.original_height, source.original_width, 1)
+        )
     elif not on_the_edit:
         mask = resize(mask, source.original_width, source.original_height)
         if not original_size:
@@ -49,8 +66,11 @@ def _frames(count, source, original_rate):
         return [first + i for i in indices]
     if count == source.frames:
         return source.shown_indices() if original_rate else list(range(count))
-    raise ValueError(f"Mask: must be one for all frames, or one for each of the {source.frames} edited frames or of the source's {source.original_frames}, got {count} masks. "
-                     "Make them from the video that is edited.")
+    raise ValueError(
+        f"Mask: must be one for all frames, or one for each of the {source.frames} edited frames or of the "
+        f"source's {source.original_frames}, got {count} masks. "
+        "Make them from the video that is edited."
+    )
 
 
 def latent_mask(mask: torch.Tensor, source: SourceVideo) -> torch.Tensor:
@@ -66,7 +86,9 @@ def latent_mask(mask: torch.Tensor, source: SourceVideo) -> torch.Tensor:
 
 
 def weights(mask: torch.Tensor, feather: int) -> torch.Tensor:
-    """How much of the edit every pixel gets: rises from a mask's edge inwards, over `feather` pixels. The picture's own border is no edge.
+    """How much of the edit every pixel gets: rises from a mask's edge inwards, over `feather` pixels.
+
+    The picture's own border is no edge.
 
     Args:
         mask: [F, H, W], from `fit_mask`.

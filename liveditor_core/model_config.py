@@ -26,7 +26,9 @@ class LIVEditor(comfy.model_base.WAN21):
     """The host's Wan with a source latent per conditioning."""
 
     def __init__(self, model_config, device=None):
-        super(comfy.model_base.WAN21, self).__init__(model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=LIVEditorModel)
+        super(comfy.model_base.WAN21, self).__init__(
+            model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=LIVEditorModel
+        )
         self.image_to_video = False
 
     def extra_conds(self, **kwargs):
@@ -34,7 +36,9 @@ class LIVEditor(comfy.model_base.WAN21):
         cross_attn = kwargs.get("cross_attn")
         if cross_attn is not None:
             missing = self.diffusion_model.text_len - cross_attn.shape[1]
-            out["c_crossattn"] = comfy.conds.CONDRegular(torch.nn.functional.pad(cross_attn, (0, 0, 0, max(0, missing))))
+            out["c_crossattn"] = comfy.conds.CONDRegular(
+                torch.nn.functional.pad(cross_attn, (0, 0, 0, max(0, missing)))
+            )
         out[SOURCE_KEY] = comfy.conds.CONDNoiseShape(self.process_latent_in(self._source(kwargs)))
         return out
 
@@ -42,20 +46,24 @@ class LIVEditor(comfy.model_base.WAN21):
         """The source of one conditioning, checked against the latent to sample."""
         name, noise, source = kwargs.get("prompt_type", "the"), kwargs["noise"], kwargs.get(SOURCE_KEY)
         if source is None:
-            raise ValueError(f"LIVEditor: the {name} conditioning carries no source video. Pass both positive and negative through "
-                             "Encode Source Video, or sample with LIVEdit Sampler.")
+            raise ValueError(
+                f"LIVEditor: the {name} conditioning carries no source video. Pass both positive and negative through "
+                "Encode Source Video, or sample with LIVEdit Sampler."
+            )
         if source.shape[1:] != noise.shape[1:]:
-            raise ValueError(f"LIVEditor: the source of the {name} conditioning must be of the same size as the latent, got "
-                             f"{_size(source)} against {_size(noise)}. Sample the latent that Encode Source Video gives out.")
+            raise ValueError(
+                f"LIVEditor: the source of the {name} conditioning must be of the same size as the latent, got "
+                f"{_size(source)} against {_size(noise)}. Sample the latent that Encode Source Video gives out."
+            )
         return source
 
-    def memory_required(self, input_shape, cond_shapes={}):
+    def memory_required(self, input_shape, cond_shapes=None):
         """Bytes that one call needs beside the weights, for the host to decide what stays on the GPU.
 
-        Three places need the most, depending on size and weights: the projections (residual stream, their input, q, k and v),
-        the self-attention (residual stream, q, k, v and what the dense half gathers or the scores between block means) and the
-        feed-forward layer (residual stream, the attention's answer and a part of the tokens, widened). The source is always
-        there and as large as the latent.
+        Three places need the most, depending on size and weights: the projections (residual stream, their input, q, k
+        and v), the self-attention (residual stream, q, k, v and what the dense half gathers or the scores between
+        block means) and the feed-forward layer (residual stream, the attention's answer and a part of the tokens,
+        widened). The source is always there and as large as the latent.
 
         Args:
             input_shape: [B, 16, T, H, W].
@@ -81,10 +89,14 @@ class LIVEditor(comfy.model_base.WAN21):
         rotations = tokens * model.dim // model.num_heads * 2 * 4
         return batch * max(projections, attention, feed_forward) + rotations + WORKSPACES
 
-    def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=[]):
+    def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
         if cond_key == SOURCE_KEY:
-            return comfy.context_windows.slice_cond(cond_value, window, x_in, device, temporal_dim=2, retain_index_list=retain_index_list)
-        return super().resize_cond_for_context_window(cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list)
+            return comfy.context_windows.slice_cond(
+                cond_value, window, x_in, device, temporal_dim=2, retain_index_list=retain_index_list
+            )
+        return super().resize_cond_for_context_window(
+            cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list
+        )
 
 
 class LIVEditorT2V(comfy.supported_models.WAN21_T2V):
@@ -95,8 +107,11 @@ class LIVEditorT2V(comfy.supported_models.WAN21_T2V):
 
     @classmethod
     def matches(cls, unet_config, state_dict=None, unet_key_prefix=""):
-        return (super().matches(unet_config, state_dict, unet_key_prefix) and state_dict is not None
-                and any(key.endswith(SOURCE_EMBEDDING) for key in state_dict))
+        return (
+            super().matches(unet_config, state_dict, unet_key_prefix)
+            and state_dict is not None
+            and any(key.endswith(SOURCE_EMBEDDING) for key in state_dict)
+        )
 
     def get_model(self, state_dict, prefix="", device=None):
         return LIVEditor(self, device=device)

@@ -1,4 +1,7 @@
-"""What a run says about itself: what computed it, how long, how much memory, what it had to do without; and what to do when it fails."""
+"""What a run says about itself: what computed it, how long, how much memory, what it had to do without.
+
+And what to do when it fails.
+"""
 
 import contextlib
 import logging
@@ -17,7 +20,10 @@ GIB = 2**30
 
 
 class RunReport:
-    """Follows one run of a sampler; `text` is the report once it has ended. Calls on several GPUs, from several threads, may interleave."""
+    """Follows one run of a sampler; `text` is the report once it has ended.
+
+    Calls on several GPUs, from several threads, may interleave.
+    """
 
     def __init__(self):
         self.text = ""
@@ -65,14 +71,20 @@ class RunReport:
         first = step_times[0] - started if step_times else whole
         each = (ended - step_times[0]) / (steps - 1) if step_times and steps > 1 else whole / steps
         lines = [
-            f"LIVEditor: {steps} steps, {self._model_calls} model calls of {layout.tokens:,} tokens" + (f" x {shape[0]}" if shape[0] > 1 else "") + f" in {str(dtype).removeprefix('torch.')}",
-            f"  attention: {'dense' if plan.dense_everywhere else plan.backend} on {where}, dense half by {dense_kernel}, {left:.3f} of dense attention, "
+            f"LIVEditor: {steps} steps, {self._model_calls} model calls of {layout.tokens:,} tokens"
+            + (f" x {shape[0]}" if shape[0] > 1 else "")
+            + f" in {str(dtype).removeprefix('torch.')}",
+            f"  attention: {'dense' if plan.dense_everywhere else plan.backend} on {where}, dense half by "
+            f"{dense_kernel}, {left:.3f} of dense attention, "
             f"{sum(attention) / len(attention) * 1e3:.2f} ms each, {sum(attention) / whole:.0%} of the time",
             f"  time: {each:.2f} s per step, the first {first:.2f} s, {whole:.1f} s in all",
         ]
         if on_gpu:
             peak, estimate = torch.cuda.max_memory_allocated(device), model.memory_of_call(shape[0], layout.tokens)
-            lines.append(f"  memory: peak {peak / GIB:.1f} GiB on the GPU, {(peak - before) / GIB:.2f} GiB of it above the {before / GIB:.1f} GiB that lay there before, estimated {estimate / GIB:.2f} GiB")
+            lines.append(
+                f"  memory: peak {peak / GIB:.1f} GiB on the GPU, {(peak - before) / GIB:.2f} GiB of it above "
+                f"the {before / GIB:.1f} GiB that lay there before, estimated {estimate / GIB:.2f} GiB"
+            )
         lines.append(f"  done without: {'; '.join(plan.reasons) or 'nothing'}")
         self.text = "\n".join(lines)
         logging.info(self.text)
@@ -92,11 +104,18 @@ class RunReport:
 def followed(transformer_options, q, layout, config, dense_kernel):
     """A context for an attention call, watched if the run is one that reports."""
     report = transformer_options.get(KEY)
-    return contextlib.nullcontext() if report is None else report.attention(q, layout, config, dense_kernel, transformer_options.get("block_index", 0))
+    return (
+        contextlib.nullcontext()
+        if report is None
+        else report.attention(q, layout, config, dense_kernel, transformer_options.get("block_index", 0))
+    )
 
 
 def report_runs(model):
-    """Let every run of a MODEL end with a report in the log, and its failures with a remedy; the MODEL passed in is changed."""
+    """Let every run of a MODEL end with a report in the log, and its failures with a remedy.
+
+    The MODEL passed in is changed.
+    """
     kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
     model.remove_wrappers_with_key(kind, KEY)
     model.add_wrapper_with_key(kind, KEY, _sample_and_report)
@@ -128,21 +147,32 @@ def _sample_and_report(executor, guider, sigmas, extra_args, callback, noise, *a
         with report.run(guider.inner_model, steps, step_times):
             return executor(guider, sigmas, extra_args, each_step, noise, *args, **kwargs)
     except Exception as error:
-        explained = _explain(error, f"step {min(len(step_times) + 1, steps)} of {steps}", report.needed(guider.inner_model), config)
+        explained = _explain(
+            error, f"step {min(len(step_times) + 1, steps)} of {steps}", report.needed(guider.inner_model), config
+        )
         if explained is None:
             raise
         raise explained from error
 
 
 def _explain(error, when, needed, config):
-    """The same failure in words that help, of a type that the host treats alike; None where the original says enough."""
+    """The same failure in words that help, of a type that the host treats alike.
+
+    None where the original says enough.
+    """
     if comfy.model_management.is_oom(error):
-        size = "" if needed is None else f" One call at this size needs about {needed / GIB:.1f} GiB beside the weights."
+        size = (
+            "" if needed is None else f" One call at this size needs about {needed / GIB:.1f} GiB beside the weights."
+        )
         return comfy.model_management.OOM_EXCEPTION(
             f"LIVEditor: out of GPU memory in {when}.{size} Use a smaller size, fewer frames or fp8 weights, "
-            "close other programs that use the GPU, or start ComfyUI with --reserve-vram. Nothing was saved of this run; the next one starts afresh.")
+            "close other programs that use the GPU, or start ComfyUI with --reserve-vram. Nothing was saved of "
+            "this run; the next one starts afresh."
+        )
     if isinstance(error, comfy.model_management.ACCELERATOR_ERROR) and "CUDA" in str(error):
         return RuntimeError(
-            f"LIVEditor: the GPU failed in {when}: {str(error).splitlines()[0]}. It may not answer until ComfyUI is started again. If it happens again at the same step, "
-            f"choose another backend than {config.backend} in Sparse Attention Settings and report it.")
+            f"LIVEditor: the GPU failed in {when}: {str(error).splitlines()[0]}. It may not answer until ComfyUI "
+            "is started again. If it happens again at the same step, "
+            f"choose another backend than {config.backend} in Sparse Attention Settings and report it."
+        )
     return None

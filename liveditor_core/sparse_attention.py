@@ -1,8 +1,9 @@
 """In-context sparse attention (arXiv 2605.04569): the method on one page.
 
 The sequence is [target tokens | source tokens]. Every head keeps the source blocks that the target looks at most, the
-sharpest query blocks attend densely to the target and those, and all other query blocks attend to a few KV blocks exactly
-and to the rest through their means. What the block means alone would have answered is added back through a gate.
+sharpest query blocks attend densely to the target and those, and all other query blocks attend to a few KV blocks
+exactly and to the rest through their means. What the block means alone would have answered is added back through a
+gate.
 """
 
 import math
@@ -41,7 +42,12 @@ def plan_attention(*, layout: TokenLayout, config: SparseAttentionConfig, device
         dense_because = f"the clip has fewer than {layout.block_size} target tokens"
     elif config.backend == "auto" and layout.tokens < sparse_from_tokens(device):
         dense_because = f"below {sparse_from_tokens(device):,} tokens dense attention is faster on this GPU"
-    return Plan(choice.name, choice.module, dense_because is not None, (dense_because, *reasons) if dense_because else tuple(reasons))
+    return Plan(
+        choice.name,
+        choice.module,
+        dense_because is not None,
+        (dense_because, *reasons) if dense_because else tuple(reasons),
+    )
 
 
 def compute_left(*, layout: TokenLayout, config: SparseAttentionConfig, device, dtype, head_dim) -> float:
@@ -50,22 +56,37 @@ def compute_left(*, layout: TokenLayout, config: SparseAttentionConfig, device, 
     return 1.0 if plan.dense_everywhere else config.dense_fraction(layout)
 
 
-# What the dense half gathers at once, in sizes of q: the heads are taken in groups of equal work. At the released settings
+# What the dense half gathers at once, in sizes of q: the heads are taken in groups of equal work. At the released
+# settings
 # that is two groups of twenty heads.
 GATHERED_AT_ONCE = 1.1
 SMALLEST_GROUP = 1 << 28  # bytes, below which groups save nothing worth a launch
 
 
-def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: SparseAttentionConfig, dense_attention, out=None, needed=None, watch=None):
+def in_context_sparse_attention(
+    q,
+    k,
+    v,
+    gate,
+    *,
+    layout: TokenLayout,
+    config: SparseAttentionConfig,
+    dense_attention,
+    out=None,
+    needed=None,
+    watch=None,
+):
     """Self-attention over target and source tokens.
 
     Args:
         q, k, v: [B, H, N, D], N = layout.tokens; any strides.
         gate: [B, N] fp32, weight of the pooled residual per token.
         dense_attention: callable (q, k, v) -> out on [B, H, tokens, D], the fastest dense attention at hand.
-        out: where to write, of q's shape and dtype; q itself will do, since a block of queries is read before its answer is written.
+        out: where to write, of q's shape and dtype; q itself will do, since a block of queries is read before its
+            answer is written.
         watch: called with the Selection and None, or with None and why attention is dense everywhere.
-        needed: how many of the first tokens must be answered, all if None; the rest of the result may then hold anything.
+        needed: how many of the first tokens must be answered, all if None; the rest of the result may then hold
+            anything.
 
     Returns:
         [B, H, N, D], dtype of q.
@@ -74,9 +95,16 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
         ValueError: the tensors do not fit the layout.
         BackendUnavailable: the backend that the settings name cannot run here.
     """
-    if q.shape[2] != layout.tokens or k.shape != q.shape or v.shape != q.shape or gate.shape != (q.shape[0], q.shape[2]):
-        raise ValueError(f"Sparse attention: q, k, v must be [B, H, {layout.tokens}, D] and the gate [B, {layout.tokens}], "
-                         f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} and {tuple(gate.shape)}.")
+    if (
+        q.shape[2] != layout.tokens
+        or k.shape != q.shape
+        or v.shape != q.shape
+        or gate.shape != (q.shape[0], q.shape[2])
+    ):
+        raise ValueError(
+            f"Sparse attention: q, k, v must be [B, H, {layout.tokens}, D] and the gate [B, {layout.tokens}], "
+            f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} and {tuple(gate.shape)}."
+        )
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     if torch.is_grad_enabled() and q.requires_grad:
         return masked_attention(q, k, v, gate, layout=layout, config=config)
@@ -92,12 +120,21 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
         if watch is not None:
             watch(None, plan.reasons[0])
         residual = pooled_residual(q_mean, k_mean, v_mean, layout=layout)
-        blocks = torch.arange(layout.num_blocks, dtype=torch.int32, device=q.device).expand(*q.shape[:2], -1).contiguous()
+        blocks = (
+            torch.arange(layout.num_blocks, dtype=torch.int32, device=q.device).expand(*q.shape[:2], -1).contiguous()
+        )
         every_head = _all_heads(q).view(q.shape[:2])
         for part in _in_groups(q.shape[1], q, tokens=2 * layout.tokens * q.shape[0]):
             answer = dense_attention(q[:, part], k[:, part], v[:, part]).flatten(0, 1)
-            kernels.write_query_blocks(answer, head_index=every_head[:, part].flatten(), query_blocks=blocks, residual=residual, gate=gate, out=out,
-                                       block_size=layout.block_size)
+            kernels.write_query_blocks(
+                answer,
+                head_index=every_head[:, part].flatten(),
+                query_blocks=blocks,
+                residual=residual,
+                gate=gate,
+                out=out,
+                block_size=layout.block_size,
+            )
             del answer  # before the next group's
         return out
 
@@ -109,22 +146,40 @@ def in_context_sparse_attention(q, k, v, gate, *, layout: TokenLayout, config: S
         chosen = chosen.for_queries_below(-(-needed // layout.block_size))
     add = {"residual": residual, "gate": gate, "out": out, "block_size": layout.block_size}
 
-    source_blocks = chosen.kv_set[:, :, layout.num_target_kv_blocks:].contiguous()
+    source_blocks = chosen.kv_set[:, :, layout.num_target_kv_blocks :].contiguous()
     groups = _heads_by_length(source_blocks, layout)
 
     # 3. The sparse half: exact and mean KV blocks in one softmax.
     if chosen.sparse_blocks.shape[-1] > 0:
         k_mean, v_mean = (take_blocks(x, chosen.kv_set) for x in (k_mean, v_mean))
-        kernels.sparse_attention(q, k, v, k_mean=k_mean, v_mean=v_mean, query_blocks=chosen.sparse_blocks, kv_set=chosen.kv_set,
-                                 exact_blocks=chosen.exact_blocks, is_exact=chosen.is_exact, target=layout.target, **add)
+        kernels.sparse_attention(
+            q,
+            k,
+            v,
+            k_mean=k_mean,
+            v_mean=v_mean,
+            query_blocks=chosen.sparse_blocks,
+            kv_set=chosen.kv_set,
+            exact_blocks=chosen.exact_blocks,
+            is_exact=chosen.is_exact,
+            target=layout.target,
+            **add,
+        )
 
     # 4. The dense half: its query blocks against every token of the KV set.
     if chosen.dense_blocks.shape[-1] > 0:
         for same_length, length in groups():
-            for part in _in_groups(len(same_length), q, tokens=chosen.dense_blocks.shape[-1] * layout.block_size + length):
+            for part in _in_groups(
+                len(same_length), q, tokens=chosen.dense_blocks.shape[-1] * layout.block_size + length
+            ):
                 head_index = same_length[part]
-                rows = kernels.gather_query_blocks(q, head_index=head_index, query_blocks=chosen.dense_blocks, block_size=layout.block_size)
-                keys, values = (kernels.gather_kv_set(x, head_index=head_index, source_blocks=source_blocks, length=length, **cut) for x in (k, v))
+                rows = kernels.gather_query_blocks(
+                    q, head_index=head_index, query_blocks=chosen.dense_blocks, block_size=layout.block_size
+                )
+                keys, values = (
+                    kernels.gather_kv_set(x, head_index=head_index, source_blocks=source_blocks, length=length, **cut)
+                    for x in (k, v)
+                )
                 rows = dense_attention(rows.unsqueeze(0), keys.unsqueeze(0), values.unsqueeze(0)).squeeze(0)
                 kernels.write_query_blocks(rows, head_index=head_index, query_blocks=chosen.dense_blocks, **add)
                 del rows, keys, values  # before the next group's are gathered
@@ -137,7 +192,8 @@ def _all_heads(x):
 
 
 def _in_groups(heads, q, *, tokens):
-    """Slices of equally many heads, whose queries and answers, keys and values stay below what may lie gathered at once.
+    """Slices of equally many heads, whose queries and answers, keys and values stay below what may lie gathered at
+    once.
 
     Args:
         tokens: queries and keys of one head.
@@ -170,14 +226,17 @@ def _heads_by_length(source_blocks, layout: TokenLayout):
 
     def groups():
         first = 0
-        for lost, count in zip(*(x.tolist() for x in missing().unique(return_counts=True))):
-            yield order[first:first + count], whole - lost
+        for lost, count in zip(*(x.tolist() for x in missing().unique(return_counts=True)), strict=True):
+            yield order[first : first + count], whole - lost
             first += count
+
     return groups
 
 
 def _on_its_way_to_host(x):
-    """A function that gives a tensor's copy in the host's memory, and waits for no more than what was queued before it."""
+    """A function that gives a tensor's copy in the host's memory, and waits for no more than what was queued before
+    it.
+    """
     if x.device.type != "cuda":
         return x.cpu
     host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
@@ -188,4 +247,5 @@ def _on_its_way_to_host(x):
     def wait():
         done.synchronize()
         return host
+
     return wait

@@ -39,9 +39,14 @@ def load_small_text_encoder(path, disable_dynamic=False):
     state_dict, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     tokenizer_data = {"spiece_model": state_dict.pop("spiece_model")}
     target = comfy.supported_models_base.ClipTarget(comfy.text_encoders.wan.WanT5Tokenizer, SmallWanTextEncoder)
-    clip = comfy.sd.CLIP(target, tokenizer_data=tokenizer_data, state_dict=[state_dict], disable_dynamic=disable_dynamic,
-                         parameters=comfy.utils.calculate_parameters(state_dict),
-                         model_options={"umt5xxl_model_config": json.loads(metadata[CONFIG_KEY])})
+    clip = comfy.sd.CLIP(
+        target,
+        tokenizer_data=tokenizer_data,
+        state_dict=[state_dict],
+        disable_dynamic=disable_dynamic,
+        parameters=comfy.utils.calculate_parameters(state_dict),
+        model_options={"umt5xxl_model_config": json.loads(metadata[CONFIG_KEY])},
+    )
     clip.patcher.cached_patcher_init = (_load_patcher, (path,))
     return clip
 

@@ -1,7 +1,7 @@
 """Long clips through the Wan VAE a few frames at a time, so that neither the clip nor its edit lies on the GPU whole.
 
-The VAE is causal in time and keeps what it needs of earlier frames in a cache; the host's own encode and decode use that
-too, but hold all pixels on the GPU. The result is the same.
+The VAE is causal in time and keeps what it needs of earlier frames in a cache; the host's own encode and decode use
+that too, but hold all pixels on the GPU. The result is the same.
 """
 
 import logging
@@ -83,10 +83,14 @@ def _decode(vae, latent):
     model = vae.first_stage_model
     _load(vae, vae.memory_used_decode(latent.shape, vae.vae_dtype))
     x = model.conv2(latent.to(device=vae.device, dtype=vae.vae_dtype))
-    frames = torch.empty(1, 4 * x.shape[2] - 3, 8 * x.shape[3], 8 * x.shape[4], 3, device=vae.output_device, dtype=vae.vae_output_dtype())
+    frames = torch.empty(
+        1, 4 * x.shape[2] - 3, 8 * x.shape[3], 8 * x.shape[4], 3, device=vae.output_device, dtype=vae.vae_output_dtype()
+    )
     cache, done = [None] * count_cache_layers(model.decoder), 0
     for first, last in _pieces(x.shape[2]):
         for pixels in model.decoder(x[:, :, first:last], feat_cache=cache, feat_idx=[0]):
-            frames[:, done:done + pixels.shape[2]] = vae.process_output(pixels.to(device=vae.output_device, dtype=vae.vae_output_dtype(), copy=True)).movedim(1, -1)
+            frames[:, done : done + pixels.shape[2]] = vae.process_output(
+                pixels.to(device=vae.output_device, dtype=vae.vae_output_dtype(), copy=True)
+            ).movedim(1, -1)
             done += pixels.shape[2]
     return frames

@@ -49,11 +49,11 @@ class SourceVideo:
 
     def edited_indices(self) -> list[int]:
         """Which original frame each edited one was made from."""
-        return frame_indices(self.original_frames, self.original_fps, self.fps)[:self.frames]
+        return frame_indices(self.original_frames, self.original_fps, self.fps)[: self.frames]
 
     def shown_indices(self) -> list[int]:
         """Which edited frame is shown at the time of each original one."""
-        indices = frame_indices(self.frames, self.fps, self.original_fps)[:self.original_frames]
+        indices = frame_indices(self.frames, self.fps, self.original_fps)[: self.original_frames]
         return indices + indices[-1:] * (self.original_frames - len(indices))  # rounding may leave the last frame out
 
     def read_frames(self, *, original_rate: bool, original_size: bool) -> torch.Tensor:
@@ -103,8 +103,10 @@ def resize(frames: torch.Tensor, width: int, height: int) -> torch.Tensor:
     if frames.shape[1:3] == (height, width):
         return frames
     out = frames.new_empty(len(frames), height, width, frames.shape[3])
-    for part, result in zip(frames.split(FRAMES_AT_ONCE), out.split(FRAMES_AT_ONCE)):
-        scaled = torch.nn.functional.interpolate(part.movedim(-1, 1), size=(height, width), mode="bicubic", antialias=True)
+    for part, result in zip(frames.split(FRAMES_AT_ONCE), out.split(FRAMES_AT_ONCE), strict=True):
+        scaled = torch.nn.functional.interpolate(
+            part.movedim(-1, 1), size=(height, width), mode="bicubic", antialias=True
+        )
         result.copy_(scaled.movedim(1, -1).clamp_(0, 1))
     return out
 
@@ -132,9 +134,9 @@ def fit_frames(frames: torch.Tensor, width: int, height: int, fit: str) -> torch
     scaled = resize(frames, w, h)
     x, y = abs(w - width) // 2, abs(h - height) // 2
     if fit == "crop":
-        return scaled[:, y:y + height, x:x + width]
+        return scaled[:, y : y + height, x : x + width]
     out = scaled.new_zeros(len(scaled), height, width, scaled.shape[3])
-    out[:, y:y + h, x:x + w] = scaled
+    out[:, y : y + h, x : x + w] = scaled
     return out
 
 
@@ -156,7 +158,7 @@ def restore_size(frames: torch.Tensor, source: SourceVideo, original: Callable[[
     w, h = _scaled_size(width, height, source.width, source.height, source.fit)
     x, y = abs(w - source.width) // 2, abs(h - source.height) // 2
     if source.fit == "pad":
-        return resize(frames[:, y:y + h, x:x + w], width, height)
+        return resize(frames[:, y : y + h, x : x + w], width, height)
     left, top = round(x * width / w), round(y * height / h)
     right, bottom = round((x + source.width) * width / w), round((y + source.height) * height / h)
     inside = resize(frames, right - left, bottom - top)
@@ -181,7 +183,7 @@ def wipe(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         border = round(width * i / max(1, len(out) - 1))
         out[i, :, :border] = after[i, :, :border]
         if 0 < border < width:
-            out[i, :, border - 1:border + 1] = 1
+            out[i, :, border - 1 : border + 1] = 1
     return out
 
 
@@ -191,4 +193,4 @@ def audio_window(audio: dict | None, start: float, seconds: float) -> dict | Non
         return None
     rate = audio["sample_rate"]
     first = round(start * rate)
-    return {**audio, "waveform": audio["waveform"][..., first:first + round(seconds * rate)]}
+    return {**audio, "waveform": audio["waveform"][..., first : first + round(seconds * rate)]}

@@ -15,7 +15,6 @@ from .load_liveditor import LoadLIVEditor
 from .record_attention import RecordAttention
 from .sparse_attention_settings import SparseAttentionSettings
 
-
 MODELS = Path(__file__).resolve().parents[1] / "models"  # the small model, in the host's own folder names
 
 
@@ -27,4 +26,13 @@ class LIVEditorExtension(ComfyExtension):
             folder_paths.add_model_folder_path(folder.name, str(folder))
 
     async def get_node_list(self):
-        return [LoadLIVEditor, EncodeSourceVideo, SparseAttentionSettings, LIVEditSampler, DecodeVideo, CompareVideos, RecordAttention, InspectAttention]
+        return [
+            LoadLIVEditor,
+            EncodeSourceVideo,
+            SparseAttentionSettings,
+            LIVEditSampler,
+            DecodeVideo,
+            CompareVideos,
+            RecordAttention,
+            InspectAttention,
+        ]

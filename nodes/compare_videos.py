@@ -21,14 +21,34 @@ class CompareVideos(io.ComfyNode):
             node_id="CompareVideos",
             display_name=NAME,
             category=CATEGORY,
-            description="Play the source and the edit together, frame by frame, with a border to drag between them; and give both as one video to save.",
-            search_aliases=["before after", "video compare", "side by side", "wipe", "comparison player", "split screen"],
+            description="Play the source and the edit together, frame by frame, with a border to drag between them; "
+            "and give "
+            "both as one video to save.",
+            search_aliases=[
+                "before after",
+                "video compare",
+                "side by side",
+                "wipe",
+                "comparison player",
+                "split screen",
+            ],
             is_output_node=True,
             inputs=[
-                io.MultiType.Input("before", types=[Source, io.Video], tooltip="The source from Encode Source Video, of which the very frames that were edited are shown; or any other VIDEO, shown at the same times."),
+                io.MultiType.Input(
+                    "before",
+                    types=[Source, io.Video],
+                    tooltip="The source from Encode Source Video, of which the very frames that were edited are shown; "
+                    "or any other VIDEO, shown at the same times.",
+                ),
                 io.Video.Input("after", tooltip="The edit, from Decode Video."),
-                io.Combo.Input("layout", display_name="saved layout", options=list(LAYOUTS), default=LAYOUTS[0],
-                               tooltip="Of the video to save. wipe: a border runs over the picture once, from the source to the edit. The player on the node shows both in any way."),
+                io.Combo.Input(
+                    "layout",
+                    display_name="saved layout",
+                    options=list(LAYOUTS),
+                    default=LAYOUTS[0],
+                    tooltip="Of the video to save. wipe: a border runs over the picture once, from the source to the "
+                    "edit. The player on the node shows both in any way.",
+                ),
             ],
             outputs=[io.Video.Output(tooltip="Source and edit in one video, with the edit's sound. For Save Video.")],
         )
@@ -55,7 +75,10 @@ def _frames_beside(before, after, fps):
     height, width = after.shape[1:3]
     if isinstance(before, geometry.SourceVideo):
         original_rate = fps == before.original_fps and len(after) % before.original_frames == 0
-        frames = before.read_frames(original_rate=original_rate, original_size=(width, height) == (before.original_width, before.original_height))
+        frames = before.read_frames(
+            original_rate=original_rate,
+            original_size=(width, height) == (before.original_width, before.original_height),
+        )
         indices = [i % len(frames) for i in range(len(after))]  # a batch of edits comes one after the other
     else:
         parts = before.get_components()
@@ -67,10 +90,18 @@ def _frames_beside(before, after, fps):
 def _write_preview(before, after, clip):
     """Write what the player plays: both next to each other in one file. Where it is, and its measures."""
     shown = torch.cat([_for_preview(frames) for frames in (before, after)], dim=2)
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path("liveditor/compare", folder_paths.get_temp_directory())
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        "liveditor/compare", folder_paths.get_temp_directory()
+    )
     video, file = clip(shown), f"{name}_{counter:05}_.mp4"
     video.save_to(os.path.join(folder, file), format=Types.VideoContainer.MP4, codec=Types.VideoCodec.H264, crf=18)
-    return {**ui.SavedResult(file, subfolder, io.FolderType.temp), "frames": len(shown), "fps": round(float(video.get_frame_rate()), 3), "width": shown.shape[2] // 2, "height": shown.shape[1]}
+    return {
+        **ui.SavedResult(file, subfolder, io.FolderType.temp),
+        "frames": len(shown),
+        "fps": round(float(video.get_frame_rate()), 3),
+        "width": shown.shape[2] // 2,
+        "height": shown.shape[1],
+    }
 
 
 def _for_preview(frames):

@@ -30,17 +30,38 @@ class LoadLIVEditor(io.ComfyNode):
             node_id="LoadLIVEditor",
             display_name=NAME,
             category=CATEGORY,
-            description="Load everything one edit needs: the LIVEditor model, the text encoder that reads your instruction and the VAE that turns video into latents and back.",
+            description="Load everything one edit needs: the LIVEditor model, the text encoder that reads your "
+            "instruction "
+            "and the VAE that turns video into latents and back.",
             search_aliases=["liveditor", "video edit model", "instruction video editing", "load wan edit"],
             inputs=[
-                io.Combo.Input("checkpoint", options=folder_paths.get_filename_list("diffusion_models"),
-                               tooltip="The LIVEditor model, a safetensors file in models/diffusion_models. Other Wan models are refused: they cannot read a source video."),
-                io.Combo.Input("weight_type", options=list(WEIGHT_TYPES), default="default", advanced=True,
-                               tooltip="How the model's weights are kept in memory. default: as in the file. fp8 halves the memory of a bf16 file and loses a little precision."),
-                io.Combo.Input("text_encoder", options=folder_paths.get_filename_list("text_encoders"),
-                               tooltip="The UMT5-XXL text encoder of Wan, in models/text_encoders. It turns your instruction into something the model understands."),
-                io.Combo.Input("vae", options=folder_paths.get_filename_list("vae"),
-                               tooltip="The Wan 2.1 VAE, in models/vae. It compresses the video before the edit and unpacks it afterwards."),
+                io.Combo.Input(
+                    "checkpoint",
+                    options=folder_paths.get_filename_list("diffusion_models"),
+                    tooltip="The LIVEditor model, a safetensors file in models/diffusion_models. Other Wan models are "
+                    "refused: they cannot read a source video.",
+                ),
+                io.Combo.Input(
+                    "weight_type",
+                    options=list(WEIGHT_TYPES),
+                    default="default",
+                    advanced=True,
+                    tooltip="How the model's weights are kept in memory. default: as in the file. fp8 halves the "
+                    "memory "
+                    "of a bf16 file and loses a little precision.",
+                ),
+                io.Combo.Input(
+                    "text_encoder",
+                    options=folder_paths.get_filename_list("text_encoders"),
+                    tooltip="The UMT5-XXL text encoder of Wan, in models/text_encoders. It turns your instruction into "
+                    "something the model understands.",
+                ),
+                io.Combo.Input(
+                    "vae",
+                    options=folder_paths.get_filename_list("vae"),
+                    tooltip="The Wan 2.1 VAE, in models/vae. It compresses the video before the edit and unpacks it "
+                    "afterwards.",
+                ),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
         )
@@ -50,16 +71,23 @@ class LoadLIVEditor(io.ComfyNode):
         """A file that was replaced under its old name is loaded again; one that is gone is missed by name."""
         if None in (checkpoint, text_encoder, vae):  # a linked name, which the host knows only when it runs
             return None
-        return [(path, os.path.getsize(path), os.path.getmtime(path)) if os.path.isfile(path) else None for path in cls._paths(checkpoint, text_encoder, vae)]
+        return [
+            (path, os.path.getsize(path), os.path.getmtime(path)) if os.path.isfile(path) else None
+            for path in cls._paths(checkpoint, text_encoder, vae)
+        ]
 
     @staticmethod
     def _paths(checkpoint, text_encoder, vae):
         """Where the files are; the bare name of one that is nowhere."""
-        return [folder_paths.get_full_path(folder, name) or name for folder, name in (("diffusion_models", checkpoint), ("text_encoders", text_encoder), ("vae", vae))]
+        return [
+            folder_paths.get_full_path(folder, name) or name
+            for folder, name in (("diffusion_models", checkpoint), ("text_encoders", text_encoder), ("vae", vae))
+        ]
 
     @classmethod
     def execute(cls, checkpoint, weight_type, text_encoder, vae) -> io.NodeOutput:
-        # Every file is checked before the first is loaded, so that a wrong one costs no minutes and leaves nothing half-loaded.
+        # Every file is checked before the first is loaded, so that a wrong one costs no minutes and leaves
+        # nothing half-loaded.
         try:
             path, encoder_path, vae_path = cls._paths(checkpoint, text_encoder, vae)
             check_liveditor(path)
@@ -75,11 +103,22 @@ class LoadLIVEditor(io.ComfyNode):
         else:
             clip = host_nodes.CLIPLoader().load_clip(text_encoder, "wan")[0]
         if not hasattr(clip.cond_stage_model, "umt5xxl"):
-            raise ValueError(f"{NAME}: {text_encoder}: needs the UMT5-XXL text encoder of Wan, got {type(clip.cond_stage_model).__name__}. "
-                             "Choose a umt5_xxl file.")
-        model = comfy.sd.load_diffusion_model(path, model_options=dict(WEIGHT_TYPES[weight_type]))  # sets cached_patcher_init
+            raise ValueError(
+                f"{NAME}: {text_encoder}: needs the UMT5-XXL text encoder of Wan, got "
+                f"{type(clip.cond_stage_model).__name__}. "
+                "Choose a umt5_xxl file."
+            )
+        model = comfy.sd.load_diffusion_model(
+            path, model_options=dict(WEIGHT_TYPES[weight_type])
+        )  # sets cached_patcher_init
         if not isinstance(model.model, LIVEditor):
-            raise ValueError(f"{NAME}: {checkpoint}: ComfyUI read it as {type(model.model).__name__}, not as LIVEditor. Convert the checkpoint again.")
+            raise ValueError(
+                f"{NAME}: {checkpoint}: ComfyUI read it as {type(model.model).__name__}, not as LIVEditor. "
+                "Convert the checkpoint again."
+            )
         report_runs(model)
-        logging.info(f"LIVEditor: loaded {checkpoint}, {len(model.model.diffusion_model.blocks)} blocks, weight type {weight_type}")
+        logging.info(
+            f"LIVEditor: loaded {checkpoint}, {len(model.model.diffusion_model.blocks)} blocks, weight type "
+            f"{weight_type}"
+        )
         return io.NodeOutput(model, clip, loaded_vae)

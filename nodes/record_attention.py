@@ -14,12 +14,28 @@ class RecordAttention(io.ComfyNode):
             node_id="RecordAttention",
             display_name=NAME,
             category=CATEGORY,
-            description="Let a sampler note what its sparse attention chooses: which parts of the source every head reads, and what is computed densely. Inspect Attention shows it.",
+            description="Let a sampler note what its sparse attention chooses: which parts of the source every head "
+            "reads, "
+            "and what is computed densely. Inspect Attention shows it.",
             search_aliases=["attention map", "inspect attention", "what did it look at", "debug attention"],
             inputs=[
-                io.Model.Input("model", tooltip="A LIVEditor model. The one that comes out records; the one that goes in is not changed."),
-                io.String.Input("steps", default="1, last", tooltip='Which sampling steps to record, counted from 1: numbers and ranges with commas such as "1, 8-12, last", or "all".'),
-                io.String.Input("blocks", default="all", tooltip='Which transformer blocks to record, counted from 0, in the same way. A block of the 14B takes 0.3 MB of memory per step.'),
+                io.Model.Input(
+                    "model",
+                    tooltip="A LIVEditor model. The one that comes out records; the one that goes in is not changed.",
+                ),
+                io.String.Input(
+                    "steps",
+                    default="1, last",
+                    tooltip="Which sampling steps to record, counted from 1: numbers and ranges with commas such "
+                    'as "1, '
+                    '8-12, last", or "all".',
+                ),
+                io.String.Input(
+                    "blocks",
+                    default="all",
+                    tooltip="Which transformer blocks to record, counted from 0, in the same way. A block of the 14B "
+                    "takes 0.3 MB of memory per step.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="For LIVEdit Sampler or a stock sampler."),

@@ -22,29 +22,91 @@ class SparseAttentionSettings(io.ComfyNode):
             node_id="SparseAttentionSettings",
             display_name=NAME,
             category=CATEGORY,
-            description="Trade speed against fidelity: how much of the source and of the video itself each part of the edit may look at. Without this node the model runs with the settings it was released with.",
+            description="Trade speed against fidelity: how much of the source and of the video itself each part of the "
+            "edit "
+            "may look at. Without this node the model runs with the settings it was released with.",
             search_aliases=["SAR", "SRR", "flat ratio", "sparse attention", "attention backend", "speed"],
             inputs=[
-                io.Model.Input("model", tooltip="A LIVEditor model. The settings travel with the model that comes out; the one that goes in is not changed."),
-                io.Float.Input("sar", display_name="SAR", default=released.exact_kv_ratio, min=0.0, max=1.0, step=0.0005, round=0.0001,
-                               tooltip="Sparse attention ratio: the share of blocks that the sparse half looks at in full detail; the rest it sees as averages. Higher is finer and slower. Released: 0.0625."),
-                io.Float.Input("srr", display_name="SRR", default=released.source_keep_ratio, min=0.0, max=1.0, step=0.005, round=0.0001,
-                               tooltip="Source retrieval ratio: the share of the source video that each attention head keeps. Higher stays closer to the source and is slower. Released: 0.125."),
-                io.Float.Input("flat_ratio", display_name="flat ratio", default=released.dense_query_ratio, min=0.0, max=1.0, step=0.01, round=0.0001,
-                               tooltip="The share of the video that is computed with dense attention; the rest is sparse. Higher is finer and slower. Released: 0.5."),
-                io.Combo.Input("backend", options=list(BACKENDS), default="auto", advanced=True,
-                               tooltip="What computes the sparse half. auto takes the fastest that runs here. dense switches sparse attention off, for comparison: everything looks at everything."),
-                io.Combo.Input("dense_half", options=list(DENSE_HALF), default=next(iter(DENSE_HALF)), advanced=True,
-                               tooltip="Which blocks get dense attention: those that look at few places most sharply, as the released weights were trained, or those that look around most evenly."),
-                Source.Input("source", optional=True, tooltip="Connect the source video to see its number of tokens and what attention will cost for it. Changes nothing in the edit."),
+                io.Model.Input(
+                    "model",
+                    tooltip="A LIVEditor model. The settings travel with the model that comes out; the one that "
+                    "goes in "
+                    "is not changed.",
+                ),
+                io.Float.Input(
+                    "sar",
+                    display_name="SAR",
+                    default=released.exact_kv_ratio,
+                    min=0.0,
+                    max=1.0,
+                    step=0.0005,
+                    round=0.0001,
+                    tooltip="Sparse attention ratio: the share of blocks that the sparse half looks at in full detail; "
+                    "the rest it sees as averages. Higher is finer and slower. Released: 0.0625.",
+                ),
+                io.Float.Input(
+                    "srr",
+                    display_name="SRR",
+                    default=released.source_keep_ratio,
+                    min=0.0,
+                    max=1.0,
+                    step=0.005,
+                    round=0.0001,
+                    tooltip="Source retrieval ratio: the share of the source video that each attention head keeps. "
+                    "Higher stays closer to the source and is slower. Released: 0.125.",
+                ),
+                io.Float.Input(
+                    "flat_ratio",
+                    display_name="flat ratio",
+                    default=released.dense_query_ratio,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    round=0.0001,
+                    tooltip="The share of the video that is computed with dense attention; the rest is sparse. "
+                    "Higher is "
+                    "finer and slower. Released: 0.5.",
+                ),
+                io.Combo.Input(
+                    "backend",
+                    options=list(BACKENDS),
+                    default="auto",
+                    advanced=True,
+                    tooltip="What computes the sparse half. auto takes the fastest that runs here. dense switches "
+                    "sparse "
+                    "attention off, for comparison: everything looks at everything.",
+                ),
+                io.Combo.Input(
+                    "dense_half",
+                    options=list(DENSE_HALF),
+                    default=next(iter(DENSE_HALF)),
+                    advanced=True,
+                    tooltip="Which blocks get dense attention: those that look at few places most sharply, as the "
+                    "released weights were trained, or those that look around most evenly.",
+                ),
+                Source.Input(
+                    "source",
+                    optional=True,
+                    tooltip="Connect the source video to see its number of tokens and what attention will cost for it. "
+                    "Changes nothing in the edit.",
+                ),
             ],
-            outputs=[io.Model.Output(), io.String.Output(display_name="report", tooltip="What will compute the attention and why, the compute left compared with dense attention, the number of tokens.")],
+            outputs=[
+                io.Model.Output(),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="What will compute the attention and why, the compute left compared with dense attention, "
+                    "the number of tokens.",
+                ),
+            ],
         )
 
     @classmethod
     def execute(cls, model, sar, srr, flat_ratio, backend, dense_half, source=None) -> io.NodeOutput:
         require_liveditor(model, NAME)
-        config = SparseAttentionConfig.from_settings(sar=sar, srr=srr, flat_ratio=flat_ratio, dense_half=DENSE_HALF[dense_half], backend=backend)
+        config = SparseAttentionConfig.from_settings(
+            sar=sar, srr=srr, flat_ratio=flat_ratio, dense_half=DENSE_HALF[dense_half], backend=backend
+        )
         m = model.clone()
         m.model_options["transformer_options"][OPTIONS_KEY] = config.to_options()
         report_runs(m)
@@ -66,8 +128,21 @@ def report(model, config, latent_size):
     device = comfy.model_management.get_torch_device()
     diffusion_model = model.model.diffusion_model
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
-    where = {"layout": layout, "config": config, "device": device, "dtype": dtype, "head_dim": diffusion_model.dim // diffusion_model.num_heads}
+    where = {
+        "layout": layout,
+        "config": config,
+        "device": device,
+        "dtype": dtype,
+        "head_dim": diffusion_model.dim // diffusion_model.num_heads,
+    }
     plan = plan_attention(**where)
     dense_kernel, _ = pick_dense_half(model.model_options["transformer_options"], device, dtype)
-    return "\n".join((f"attention: {'dense' if plan.dense_everywhere else plan.backend} on {device}, dense half by {dense_kernel}", *plan.reasons,
-                      f"compute: {compute_left(**where):.1%} of dense attention", f"tokens: {2 * tokens:,}, half of them the source"))
+    return "\n".join(
+        (
+            f"attention: {'dense' if plan.dense_everywhere else plan.backend} on {device}, dense half by "
+            f"{dense_kernel}",
+            *plan.reasons,
+            f"compute: {compute_left(**where):.1%} of dense attention",
+            f"tokens: {2 * tokens:,}, half of them the source",
+        )
+    )

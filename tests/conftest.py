@@ -27,13 +27,24 @@ sys.path += [str(ROOT / "tests" / name) for name in ("support", "unit")]
 
 @pytest.fixture(autouse=True)
 def poisoned_empty(monkeypatch):
-    """Fill `torch.empty` with NaN, integers with bits here and there, so that a test sees every value that nobody wrote."""
+    """Fill `torch.empty` with NaN, integers with bits here and there, so that a test sees every value that nobody
+    wrote.
+    """
+
     def poison(function):
         def empty(*args, **kwargs):
             out = function(*args, **kwargs)
             if out.is_meta or out.dtype.itemsize == 1:
                 return out
-            return out.fill_(float("nan")) if out.is_floating_point() else out.fill_(0x2A5A) if out.dtype in (torch.int32, torch.int64) else out
+            return (
+                out.fill_(float("nan"))
+                if out.is_floating_point()
+                else out.fill_(0x2A5A)
+                if out.dtype in (torch.int32, torch.int64)
+                else out
+            )
+
         return empty
+
     monkeypatch.setattr(torch, "empty", poison(torch.empty))
     monkeypatch.setattr(torch, "empty_like", poison(torch.empty_like))

@@ -9,4 +9,6 @@ if "liveditor" not in sys.modules:  # the pack under a fixed name, whatever its 
     package = types.ModuleType("liveditor")
     package.__path__ = [str(PACK)]
     sys.modules["liveditor"] = package
-sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != PACK]  # its nodes/ would hide the host's nodes.py
+sys.path[:] = [
+    path for path in sys.path if Path(path or ".").resolve() != PACK
+]  # its nodes/ would hide the host's nodes.py

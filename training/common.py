@@ -17,7 +17,10 @@ CLIP = Path(os.environ.get("LIVEDITOR_CLIPS", "."), "bigbuckbunny.mp4")
 
 
 class Clock:
-    """A training lasts so many minutes or steps, whichever ends first; the learning rate follows the share that is over."""
+    """A training lasts so many minutes or steps, whichever ends first.
+
+    The learning rate follows the share that is over.
+    """
 
     def __init__(self, minutes, steps):
         self.start, self.seconds, self.steps, self.step = time.monotonic(), minutes * 60, steps, 0
@@ -70,7 +73,7 @@ class Replayed:
         if shapes not in self.graphs:
             self.graphs[shapes] = self._record(tensors, key)
         graph, inputs, output = self.graphs[shapes]
-        for mine, given in zip(inputs, tensors):
+        for mine, given in zip(inputs, tensors, strict=True):
             mine.copy_(given, non_blocking=True)
         graph.replay()
         return output.clone()
@@ -90,7 +93,9 @@ class Replayed:
 
 
 def adam(groups, betas):
-    """AdamW whose learning rate is a tensor on the device, set by `set_learning_rate`, so that a recorded step reads it."""
+    """AdamW whose learning rate is a tensor on the device, set by `set_learning_rate`, so that a recorded step reads
+    it.
+    """
     rate = torch.zeros((), device=device())
     return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True, capturable=torch.cuda.is_available())
 
@@ -106,7 +111,11 @@ def device():
 
 def half_precision():
     """bf16 matrix products on a GPU; fp32 elsewhere."""
-    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if torch.cuda.is_available() else contextlib.nullcontext()
+    return (
+        torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
+        if torch.cuda.is_available()
+        else contextlib.nullcontext()
+    )
 
 
 def save(path, weights, metadata=None):

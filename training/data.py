@@ -14,13 +14,19 @@ import torch.nn.functional as F
 SIZES = ((192, 192), (256, 112), (144, 256), (176, 144), (128, 128))  # width, height
 TEXTURE = 256
 
+
 def read_video(path, height=None):
     """All frames of a video, [T, 3, H, W] uint8, optionally scaled to a height."""
     frames = []
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             if height:
-                frame = frame.reformat(width=round(frame.width * height / frame.height / 2) * 2, height=height, format="rgb24", interpolation="AREA")
+                frame = frame.reformat(
+                    width=round(frame.width * height / frame.height / 2) * 2,
+                    height=height,
+                    format="rgb24",
+                    interpolation="AREA",
+                )
             frames.append(torch.from_numpy(frame.to_ndarray(format="rgb24")))
     return torch.stack(frames).permute(0, 3, 1, 2)
 
@@ -77,7 +83,7 @@ class Scenes:
             return self._window(self.random.choice(self.pictures)[None], (TEXTURE, TEXTURE))[0]
         if self.real is not None and self.random.random() < 0.3:
             frame = self.random.randrange(len(self.real))
-            return self._window(self.real[frame:frame + 1], (TEXTURE, TEXTURE))[0]
+            return self._window(self.real[frame : frame + 1], (TEXTURE, TEXTURE))[0]
         return self._procedural()
 
     def _window(self, frames, size, smallest=0.25):
@@ -86,14 +92,18 @@ class Scenes:
         scale = min(w / size[0], h / size[1]) * self.random.uniform(smallest, 1)
         width, height = int(scale * size[0]), int(scale * size[1])
         y, x = self.random.randrange(h - height + 1), self.random.randrange(w - width + 1)
-        window = frames[..., y:y + height, x:x + width].float() / 255
+        window = frames[..., y : y + height, x : x + width].float() / 255
         window = F.interpolate(window, size[::-1], mode="bilinear", antialias=True, align_corners=False)
         return window.flip(-1) if self.random.random() < 0.5 else window
 
     def _procedural(self):
         """Octaves of noise through a random palette, with stripes, checks or a gradient."""
         falloff = self.random.uniform(0.35, 0.8)
-        noise = sum(falloff**i * F.interpolate(self._normal(1, 3, 2 << i, 2 << i), (TEXTURE, TEXTURE), mode="bicubic", align_corners=False) for i in range(7))[0]
+        noise = sum(
+            falloff**i
+            * F.interpolate(self._normal(1, 3, 2 << i, 2 << i), (TEXTURE, TEXTURE), mode="bicubic", align_corners=False)
+            for i in range(7)
+        )[0]
         axis = torch.linspace(-1, 1, TEXTURE, device=self.device)
         y, x = torch.meshgrid(axis, axis, indexing="ij")
         angle = self.random.uniform(0, 6.28)
@@ -138,19 +148,29 @@ class Scenes:
         which = torch.randint(len(self.bank), (batch,), generator=self.generator, device=self.device)
         moves = (self._uniform(batch, 1) > 0.3).float()
         angle = self._uniform(batch, 1, low=-0.5, high=0.5) + moves * 0.3 * self._normal(batch, 1) * time
-        scale = self._uniform(batch, 1, low=low, high=high) * (1 + moves * 0.25 * self._normal(batch, 1).clamp(-1.5, 1.5) * time)
-        centre = self._uniform(batch, 1, 2, low=-0.5, high=0.5) + moves.unsqueeze(-1) * speed * self._normal(batch, 1, 2) * time.view(1, -1, 1)
+        scale = self._uniform(batch, 1, low=low, high=high) * (
+            1 + moves * 0.25 * self._normal(batch, 1).clamp(-1.5, 1.5) * time
+        )
+        centre = self._uniform(batch, 1, 2, low=-0.5, high=0.5) + moves.unsqueeze(-1) * speed * self._normal(
+            batch, 1, 2
+        ) * time.view(1, -1, 1)
         x, y = width / max(size), height / max(size)
         cos, sin = angle.cos() * scale, angle.sin() * scale
-        theta = torch.stack([cos * x, -sin * y, centre[..., 0], sin * x, cos * y, centre[..., 1]], dim=-1).view(-1, 2, 3)
+        theta = torch.stack([cos * x, -sin * y, centre[..., 0], sin * x, cos * y, centre[..., 1]], dim=-1).view(
+            -1, 2, 3
+        )
         grid = F.affine_grid(theta, (len(theta), 3, height, width), align_corners=False)
         textures = self.bank[which].repeat_interleave(len(time), 0)
-        return F.grid_sample(textures, grid, mode="bilinear", padding_mode="reflection", align_corners=False).view(batch, len(time), 3, height, width)
+        return F.grid_sample(textures, grid, mode="bilinear", padding_mode="reflection", align_corners=False).view(
+            batch, len(time), 3, height, width
+        )
 
     def _shape(self, batch, time, size):
         """Soft masks of moving ellipses, boxes and diamonds, [B, T, 1, H, W]."""
         width, height = size
-        y, x = torch.meshgrid(*(torch.linspace(-n, n, n, device=self.device) / min(size) for n in (height, width)), indexing="ij")
+        y, x = torch.meshgrid(
+            *(torch.linspace(-n, n, n, device=self.device) / min(size) for n in (height, width)), indexing="ij"
+        )
         path = self._uniform(batch, 1, 2, low=-0.8, high=0.8) + 0.7 * self._normal(batch, 1, 2) * time.view(1, -1, 1)
         path = path + 0.3 * self._normal(batch, 1, 2) * (time.view(1, -1, 1) * self._uniform(batch, 1, 1, high=6)).sin()
         angle = self._uniform(batch, 1, high=6.28) + self._normal(batch, 1) * time
@@ -165,8 +185,10 @@ class Scenes:
 
     def _grade(self, clips):
         """Random exposure, contrast, saturation and tint per clip."""
+
         def each(low, high, channels=1):
             return self._uniform(len(clips), 1, channels, 1, 1, low=low, high=high)
+
         order = torch.rand(len(clips), 3, generator=self.generator, device=self.device).argsort(dim=1)
         order = torch.where(self._uniform(len(clips), 1) < 0.5, order, torch.arange(3, device=self.device))
         clips = torch.gather(clips, 2, order.view(-1, 1, 3, 1, 1).expand_as(clips))

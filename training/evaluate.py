@@ -1,4 +1,6 @@
-"""Measure a trained small model: `python tasks.py python -m training.evaluate FOLDER`; writes a table, CSV, a plot and a picture.
+"""Measure a trained small model: `python tasks.py python -m training.evaluate FOLDER`.
+
+Writes a table, CSV, a plot and a picture.
 
 Everything goes through the pack's own nodes. Clips, crops and phrasings are not those of the training.
 """
@@ -10,8 +12,6 @@ import statistics
 from pathlib import Path
 
 import torch
-
-from .common import CLIP  # before anything of ComfyUI
 
 import folder_paths
 import nodes as host_nodes
@@ -25,12 +25,22 @@ from liveditor.nodes.load_liveditor import LoadLIVEditor
 from liveditor.nodes.sparse_attention_settings import SparseAttentionSettings
 
 from . import score
+from .common import CLIP  # before anything of ComfyUI
 from .edits import EDITS, HELD_OUT
 from .nano import MODEL, RECOMMENDED, TEXT_ENCODER, VAE
 
 # label, SAR, SRR, flat ratio; None is dense attention
-SETTINGS = (("dense", None), ("recommended", RECOMMENDED["ratios"]), ("half of the source", (0.25, 0.5, 0.5)), ("no dense half", (0.25, 1.0, 0.0)), ("released for 14B", (0.0625, 0.125, 0.5)))
-CASES = (("bikes.mp4", 0.0), ("carphone_pristine.mp4", 1.0))  # the last is edited with all settings, the others as recommended
+SETTINGS = (
+    ("dense", None),
+    ("recommended", RECOMMENDED["ratios"]),
+    ("half of the source", (0.25, 0.5, 0.5)),
+    ("no dense half", (0.25, 1.0, 0.0)),
+    ("released for 14B", (0.0625, 0.125, 0.5)),
+)
+CASES = (
+    ("bikes.mp4", 0.0),
+    ("carphone_pristine.mp4", 1.0),
+)  # the last is edited with all settings, the others as recommended
 SHOWN = ("night", "sepia", "mirror", "pixelate", "invert")
 
 
@@ -46,17 +56,30 @@ class Nano:
 
     def source(self, path, start=0.0, size=RECOMMENDED["size"], frames=RECOMMENDED["frames"]):
         """Encode Source Video's source."""
-        return EncodeSourceVideo.execute(InputImpl.VideoFromFile(str(path)), self.vae, "custom", *size, "crop", "as the source", start, frames, 16.0).result[0]
+        return EncodeSourceVideo.execute(
+            InputImpl.VideoFromFile(str(path)), self.vae, "custom", *size, "crop", "as the source", start, frames, 16.0
+        ).result[0]
 
     def with_settings(self, ratios):
         """The MODEL with SAR, SRR and flat ratio, or with dense attention."""
         sar, srr, flat = ratios or (0.0625, 0.125, 0.5)
-        return SparseAttentionSettings.execute(self.model, sar, srr, flat, "pytorch" if ratios else "dense", "sharpest (as released)").result[0]
+        return SparseAttentionSettings.execute(
+            self.model, sar, srr, flat, "pytorch" if ratios else "dense", "sharpest (as released)"
+        ).result[0]
 
     def edit(self, model, source, text, seed=42):
         """Latent of an edit."""
         conditioning = host_nodes.CLIPTextEncode().encode(self.clip, text)[0]
-        return LIVEditSampler.execute(model, conditioning, conditioning, source, seed, RECOMMENDED["steps"], RECOMMENDED["cfg"], RECOMMENDED["shift"]).result[0]
+        return LIVEditSampler.execute(
+            model,
+            conditioning,
+            conditioning,
+            source,
+            seed,
+            RECOMMENDED["steps"],
+            RECOMMENDED["cfg"],
+            RECOMMENDED["shift"],
+        ).result[0]
 
     def frames_of(self, latent, source):
         """[T, H, W, 3] in [0, 1]"""
@@ -70,7 +93,7 @@ def measure(nano, folder, cases=CASES, settings=SETTINGS, phrases=1):
     for name, start in cases:
         source = nano.source(Path(folder) / name, start)
         original = source.read_original()
-        pixels = fit_frames(original[:source.frames], source.width, source.height, "crop")
+        pixels = fit_frames(original[: source.frames], source.width, source.height, "crop")
         for label, ratios in settings:
             model = nano.with_settings(ratios)
             for edit in EDITS:
@@ -84,15 +107,24 @@ def measure(nano, folder, cases=CASES, settings=SETTINGS, phrases=1):
 def summarise(rows, label):
     """Means over the rows of one setting: PSNR, PSNR of the source, share recognised."""
     rows = [row for row in rows if row["setting"] == label]
-    return (statistics.mean(row["decibels"] for row in rows), statistics.mean(row["source_decibels"] for row in rows),
-            statistics.mean(row["nearest"] == row["edit"] for row in rows))
+    return (
+        statistics.mean(row["decibels"] for row in rows),
+        statistics.mean(row["source_decibels"] for row in rows),
+        statistics.mean(row["nearest"] == row["edit"] for row in rows),
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, help="folder with the files that the trainings wrote")
-    parser.add_argument("--clips", type=Path, default=CLIP.parent, help="folder with bikes.mp4 and carphone_pristine.mp4")
-    parser.add_argument("--out", type=Path, help="folder for nano.csv, nano_settings.png and nano_frames.jpg (default: that of the models)")
+    parser.add_argument(
+        "--clips", type=Path, default=CLIP.parent, help="folder with bikes.mp4 and carphone_pristine.mp4"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for nano.csv, nano_settings.png and nano_frames.jpg (default: that of the models)",
+    )
     options = parser.parse_args()
     import matplotlib.pyplot  # noqa: F401  (not in the tests' environment; better missed now than after minutes)
 
@@ -104,7 +136,9 @@ def main():
     with (out / "nano.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
-        writer.writerows({name: f"{value:.2f}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
+        writer.writerows(
+            {name: f"{value:.2f}" if isinstance(value, float) else value for name, value in row.items()} for row in rows
+        )
     print("| edit, as recommended | dB | source | recognised |\n|---|---|---|---|")
     for edit in (*EDITS, None):
         decibels, source, recognised = summarise([row for row in rows if edit in (row["edit"], None)], "recommended")
@@ -125,9 +159,14 @@ def draw_frames(nano, clip, start, path):
 
     source = nano.source(clip, start)
     middle = source.frames // 2
-    frames = [("the source", fit_frames(source.read_original()[middle:middle + 1], source.width, source.height, "crop")[0])]
+    frames = [
+        ("the source", fit_frames(source.read_original()[middle : middle + 1], source.width, source.height, "crop")[0])
+    ]
     model = nano.with_settings(RECOMMENDED["ratios"])
-    frames += [(HELD_OUT[edit][0], nano.frames_of(nano.edit(model, source, HELD_OUT[edit][0]), source)[middle]) for edit in SHOWN]
+    frames += [
+        (HELD_OUT[edit][0], nano.frames_of(nano.edit(model, source, HELD_OUT[edit][0]), source)[middle])
+        for edit in SHOWN
+    ]
     width, height, columns, line = source.width, source.height, 3, 16
     sheet = Image.new("RGB", (columns * (width + 4) - 4, -(-len(frames) // columns) * (height + line)), "white")
     for i, (text, frame) in enumerate(frames):

@@ -1,4 +1,7 @@
-"""The small models' architecture: the project's own transformer class, and the host's T5 with a vocabulary of its own."""
+"""The small models' architecture.
+
+The project's own transformer class, and the host's T5 with a vocabulary of its own.
+"""
 
 import functools
 import io
@@ -7,8 +10,6 @@ import random
 import sentencepiece
 import torch
 
-from .common import initialise  # before anything of ComfyUI
-
 import comfy.ops
 import comfy.text_encoders.t5
 from comfy.ldm.modules.attention import attention_pytorch
@@ -16,10 +17,18 @@ from liveditor.liveditor_core import wan_model
 from liveditor.liveditor_core.config import OPTIONS_KEY
 from liveditor.liveditor_core.text_encoder import TEXT_DIM
 
+from .common import initialise  # before anything of ComfyUI
 from .edits import PHRASES, ask
 
 MODEL, TEXT_ENCODER, VAE = (f"liveditor_nano{part}.safetensors" for part in ("", "_text_encoder", "_vae"))
-RECOMMENDED = {"size": [256, 112], "frames": 17, "steps": 10, "cfg": 1.0, "shift": 3.0, "ratios": [0.25, 1.0, 0.5]}  # SAR, SRR, flat ratio
+RECOMMENDED = {
+    "size": [256, 112],
+    "frames": 17,
+    "steps": 10,
+    "cfg": 1.0,
+    "shift": 3.0,
+    "ratios": [0.25, 1.0, 0.5],
+}  # SAR, SRR, flat ratio
 TEXT_CONFIG = {"d_model": 128, "d_ff": 256, "d_kv": 32, "num_heads": 4, "num_layers": 2}
 TEXT_TEMPLATE = {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "umt5"}
 VOCABULARY = 448
@@ -31,11 +40,24 @@ def vocabulary():
     """A SentencePiece model of the training's words, in lower case, that falls back to bytes for any other."""
     choose = random.Random(0).choice
     names = list(PHRASES)
-    sentences = [text for phrases in PHRASES.values() for text in phrases] * 3 + [ask([choose(names)], choose) for _ in range(1000)]
+    sentences = [text for phrases in PHRASES.values() for text in phrases] * 3 + [
+        ask([choose(names)], choose) for _ in range(1000)
+    ]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences), model_writer=model, vocab_size=VOCABULARY + 256, byte_fallback=True, character_coverage=1.0,
-        normalization_rule_name="nmt_nfkc_cf", pad_id=0, eos_id=END, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2)
+        sentence_iterator=iter(sentences),
+        model_writer=model,
+        vocab_size=VOCABULARY + 256,
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="nmt_nfkc_cf",
+        pad_id=0,
+        eos_id=END,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
     return model.getvalue()
 
 
@@ -47,7 +69,9 @@ class TextEncoder(torch.nn.Module):
         self.pieces = pieces
         self.tokenizer = sentencepiece.SentencePieceProcessor(model_proto=pieces)
         self.config = TEXT_CONFIG | {"vocab_size": self.tokenizer.get_piece_size()}
-        self.t5 = comfy.text_encoders.t5.T5(self.config | TEXT_TEMPLATE, torch.float32, "cpu", comfy.ops.disable_weight_init)
+        self.t5 = comfy.text_encoders.t5.T5(
+            self.config | TEXT_TEMPLATE, torch.float32, "cpu", comfy.ops.disable_weight_init
+        )
         initialise(self.t5)
         torch.nn.init.normal_(self.t5.shared.weight)
         for name, parameter in self.t5.named_parameters():
@@ -70,21 +94,30 @@ class TextEncoder(torch.nn.Module):
         hidden = (1 - mask)[:, None, None].expand(-1, 1, x.shape[1], -1) * torch.finfo(torch.float32).min
         for block in self.t5.encoder.block:  # the host's own loop adds in place, which has no gradient
             attention, feed_forward = block.layer
-            x = x + attention.SelfAttention(attention.layer_norm(x), mask=hidden, optimized_attention=attention_pytorch)[0]
+            x = (
+                x
+                + attention.SelfAttention(attention.layer_norm(x), mask=hidden, optimized_attention=attention_pytorch)[
+                    0
+                ]
+            )
             x = x + feed_forward.DenseReluDense(feed_forward.layer_norm(x))
         x = self.t5.encoder.final_layer_norm(x) * mask.unsqueeze(-1)
-        return torch.nn.functional.pad(x, (0, TEXT_DIM - x.shape[-1], 0, length - x.shape[1]))  # as the host and the sampler pad it
+        return torch.nn.functional.pad(
+            x, (0, TEXT_DIM - x.shape[-1], 0, length - x.shape[1])
+        )  # as the host and the sampler pad it
 
     def host_weights(self):
-        return {name: value.half() for name, value in self.t5.state_dict().items()} | {"spiece_model": torch.frombuffer(bytearray(self.pieces), dtype=torch.uint8)}
+        return {name: value.half() for name, value in self.t5.state_dict().items()} | {
+            "spiece_model": torch.frombuffer(bytearray(self.pieces), dtype=torch.uint8)
+        }
 
 
 @torch.no_grad()
 def look_at_own_place(attention):
     """Let the first head begin by attending to tokens at its own position, of which the source has one.
 
-    Query and key are constant in the fastest rotary pairs of time, height and width, so that their product falls with the
-    distance. Most edits need just that, and it takes long to find: README.md.
+    Query and key are constant in the fastest rotary pairs of time, height and width, so that their product falls with
+    the distance. Most edits need just that, and it takes long to find: README.md.
     """
     height, width = 44, 86  # where their pairs begin, of 128; time's are first
     for first, count in ((0, 6), (height, 8), (width, 8)):
@@ -96,8 +129,17 @@ def look_at_own_place(attention):
 
 
 def liveditor(dim, layers, ffn):
-    model = wan_model.LIVEditorModel(model_type="t2v", dim=dim, ffn_dim=ffn, num_heads=dim // 128, num_layers=layers, cross_attn_norm=True,
-                           device="cpu", dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    model = wan_model.LIVEditorModel(
+        model_type="t2v",
+        dim=dim,
+        ffn_dim=ffn,
+        num_heads=dim // 128,
+        num_layers=layers,
+        cross_attn_norm=True,
+        device="cpu",
+        dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+    )
     initialise(model)
     for block in model.blocks:
         for name, value in (("norm3.weight", 1.0), ("norm3.bias", 0.0)):
@@ -111,14 +153,19 @@ def liveditor(dim, layers, ffn):
         torch.nn.init.normal_(block.ffn[2].weight, std=0.02)
         look_at_own_place(block.self_attn)
     torch.nn.init.zeros_(model.time_projection[1].weight)
-    model.time_projection[1].bias.data = torch.tensor([0.0, 0, 1, 0, 0, 1]).repeat_interleave(dim)  # no shift, no scale, open gates
+    model.time_projection[1].bias.data = torch.tensor([0.0, 0, 1, 0, 0, 1]).repeat_interleave(
+        dim
+    )  # no shift, no scale, open gates
     torch.nn.init.zeros_(model.head.head.weight)
     torch.nn.init.zeros_(model.head.modulation)
     return model
 
 
 def _time_embedding(dim, position):
-    """The host's, with its frequencies made on the device: a copy from the host's memory cannot be recorded in a CUDA graph."""
+    """The host's, with its frequencies made on the device.
+
+    A copy from the host's memory cannot be recorded in a CUDA graph.
+    """
     frequencies = torch.pow(10000, -torch.arange(dim // 2, dtype=torch.float32, device=position.device).div(dim // 2))
     angles = torch.outer(position.float(), frequencies)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
@@ -128,7 +175,9 @@ wan_model.sinusoidal_embedding_1d = _time_embedding
 
 
 def _embed_text(embedding, length, context):
-    """The same rows as from a context padded with zeros to Wan's length, without computing what is the same for all of them."""
+    """The same rows as from a context padded with zeros to Wan's length, without computing what is the same for all
+    of them.
+    """
     width = TEXT_CONFIG["d_model"]
     first = torch.nn.functional.linear(context[..., :width], embedding[0].weight[:, :width], embedding[0].bias)
     rows = embedding[2](embedding[1](first))
@@ -147,6 +196,10 @@ class Editor(torch.nn.Module):
         embedding.forward = functools.partial(_embed_text, embedding, self.model.text_len)
 
     def forward(self, x, sigma, source, tokens, config):
-        """Velocity, [B, 16, T, H, W], of latents x at noise levels sigma [B], with `TextEncoder.tokens` of the instructions."""
+        """Velocity, [B, 16, T, H, W], of latents x at noise levels sigma [B], with `TextEncoder.tokens` of the
+        instructions.
+        """
         context = self.text(tokens, LONGEST + 1)
-        return self.model(x, sigma * 1000, context, liveditor_source=source, transformer_options={OPTIONS_KEY: config.to_options()})
+        return self.model(
+            x, sigma * 1000, context, liveditor_source=source, transformer_options={OPTIONS_KEY: config.to_options()}
+        )

@@ -1,4 +1,7 @@
-"""How good an edit of the small model is: each of its edits can be computed exactly, so the result can be compared with all of them."""
+"""How good an edit of the small model is.
+
+Each of its edits can be computed exactly, so the result can be compared with all of them.
+"""
 
 import itertools
 import math
@@ -13,14 +16,16 @@ from liveditor.liveditor_core.video import fit_frames, frame_indices
 from .edits import EDITS, HELD_OUT, PHRASES
 
 UNEDITED = "unedited"
-PHRASE_OF = {phrase.lower(): name for phrases in (PHRASES, HELD_OUT) for name, group in phrases.items() for phrase in group}
+PHRASE_OF = {
+    phrase.lower(): name for phrases in (PHRASES, HELD_OUT) for name, group in phrases.items() for phrase in group
+}
 
 
 class Score(NamedTuple):
-    edit: str            # what was asked
-    decibels: float      # PSNR to the exact edit
+    edit: str  # what was asked
+    decibels: float  # PSNR to the exact edit
     source_decibels: float  # PSNR of the unedited source to it
-    nearest: str         # of all exact edits and the source, the one with the highest PSNR
+    nearest: str  # of all exact edits and the source, the one with the highest PSNR
 
     @property
     def recognised(self):
@@ -56,7 +61,10 @@ def read_video(path, most=None):
     """Frames [T, H, W, 3] uint8, at most so many, and the frame rate."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in itertools.islice(container.decode(stream), most)]
+        frames = [
+            torch.from_numpy(frame.to_ndarray(format="rgb24"))
+            for frame in itertools.islice(container.decode(stream), most)
+        ]
         return torch.stack(frames), Fraction(stream.average_rate)
 
 
@@ -75,5 +83,5 @@ def source_frames(path, like, fps, start=0):
         rate = Fraction(container.streams.video[0].average_rate)
     first = round(start * rate)
     frames = read_video(path, first + math.ceil(len(like) * rate / fps))[0][first:]
-    chosen = frames[frame_indices(len(frames), rate, fps)[:len(like)]]
+    chosen = frames[frame_indices(len(frames), rate, fps)[: len(like)]]
     return torch.cat([fit_frames(frame[None].float() / 255, like.shape[2], like.shape[1], "crop") for frame in chosen])

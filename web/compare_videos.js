@@ -17,7 +17,8 @@ const WORDS = {
     both: "side by side (b)",
     muted: "sound (m)",
     fullscreen: "full screen (f)",
-    help: "Drag the border, or move it with [ and ]. Space plays, arrows step frame by frame, Home and End jump, b side by side, m sound, f full screen.",
+    help:
+      "Drag the border, or move it with [ and ]. Space plays, arrows step frame by frame, Home and End jump, b side by side, m sound, f full screen.",
   },
   zh: {
     before: "编辑前",
@@ -54,7 +55,11 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== "CompareVideos") return;
     const player = comparePlayer(inLanguage(WORDS));
-    const widget = node.addDOMWidget("player", "liveditor_compare", player.root, { serialize: false, hideOnZoom: false, getMinHeight: () => SMALLEST });
+    const widget = node.addDOMWidget("player", "liveditor_compare", player.root, {
+      serialize: false,
+      hideOnZoom: false,
+      getMinHeight: () => SMALLEST,
+    });
     widget.serialize = false;
     node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])]);
 
@@ -62,7 +67,10 @@ app.registerExtension({
       const clip = output?.liveditor_compare?.[0];
       if (!clip) return;
       const { filename, subfolder, type } = clip;
-      player.show({ ...clip, url: api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type, rand: Math.random() })}`) });
+      player.show({
+        ...clip,
+        url: api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type, rand: Math.random() })}`),
+      });
     };
     const { onExecuted, onRemoved } = node;
     node.onExecuted = function (output) {

@@ -10,13 +10,19 @@ const REFRESH = 100; // milliseconds; the only way that sees dragging, typing, l
 const WORDS = {
   en: {
     preset: "preset",
-    left: (percent, times) => `${percent} % of dense attention, ${times < 1.05 ? "no faster at this size" : `a step about ${times.toFixed(1)}x as fast`}`,
+    left: (percent, times) =>
+      `${percent} % of dense attention, ${
+        times < 1.05 ? "no faster at this size" : `a step about ${times.toFixed(1)}x as fast`
+      }`,
     dense: () => "dense: nothing is left out",
     at: (size, tokens) => `at ${size.width}x${size.height}, ${size.frames} frames: ${tokens} tokens`,
   },
   zh: {
     preset: "预设",
-    left: (percent, times) => `剩余计算量为稠密注意力的 ${percent} %，${times < 1.05 ? "在此尺寸下不会更快" : `每步约快 ${times.toFixed(1)} 倍`}`,
+    left: (percent, times) =>
+      `剩余计算量为稠密注意力的 ${percent} %，${
+        times < 1.05 ? "在此尺寸下不会更快" : `每步约快 ${times.toFixed(1)} 倍`
+      }`,
     dense: () => "稠密：计算全部注意力",
     at: (size, tokens) => `${size.width}x${size.height}，${size.frames} 帧：${tokens} 个 token`,
   },
@@ -57,13 +63,21 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== "SparseAttentionSettings") return;
     // Neither is an input of the node: they come last and are saved nowhere.
-    const preset = node.addWidget("combo", "preset", "Released", (name) => choose(node, name), { values: [...Object.keys(PRESETS), DENSE, CUSTOM], serialize: false });
+    const preset = node.addWidget("combo", "preset", "Released", (name) => choose(node, name), {
+      values: [...Object.keys(PRESETS), DENSE, CUSTOM],
+      serialize: false,
+    });
     preset.serialize = false;
     preset.label = inLanguage(WORDS).preset;
     const text = document.createElement("div");
     text.className = "liveditor-budget";
-    text.style.cssText = "font-size: 11px; line-height: 1.35; padding: 4px 8px; opacity: 0.85; overflow: hidden; pointer-events: none; white-space: pre-line;";
-    const readout = node.addDOMWidget("budget", "liveditor_budget", text, { serialize: false, getMinHeight: () => 64, getMaxHeight: () => 64 });
+    text.style.cssText =
+      "font-size: 11px; line-height: 1.35; padding: 4px 8px; opacity: 0.85; overflow: hidden; pointer-events: none; white-space: pre-line;";
+    const readout = node.addDOMWidget("budget", "liveditor_budget", text, {
+      serialize: false,
+      getMinHeight: () => 64,
+      getMaxHeight: () => 64,
+    });
     readout.serialize = false;
 
     const refresh = () => {

@@ -1,7 +1,9 @@
-"""Time one self-attention call of the 14B model on this machine's GPU: dense kernels, and sparse attention on top of them.
+"""Time one self-attention call of the 14B model on this machine's GPU.
 
-Every number of one table comes from one run. Refuses to time a backend whose results are wrong. Before that, on any device: how far
-sparse attention is from dense attention on what the small model's layers really compute.
+Dense kernels, and sparse attention on top of them.
+
+Every number of one table comes from one run. Refuses to time a backend whose results are wrong. Before that, on any
+device: how far sparse attention is from dense attention on what the small model's layers really compute.
 """
 
 import argparse
@@ -31,33 +33,71 @@ from liveditor.liveditor_core.config import SparseAttentionConfig  # noqa: E402
 from liveditor.liveditor_core.token_layout import TokenLayout  # noqa: E402
 
 DEVICE = torch.device("cuda")
-ACCURACY_SETTINGS = ((0.0625, 0.125, 0.5), (0.0625, 0.25, 0.5), (0.125, 0.5, 0.5), (0.25, 1.0, 0.0), (0.25, 1.0, 0.5), (0.25, 1.0, 0.75))  # SAR, SRR, flat ratio
+ACCURACY_SETTINGS = (
+    (0.0625, 0.125, 0.5),
+    (0.0625, 0.25, 0.5),
+    (0.125, 0.5, 0.5),
+    (0.25, 1.0, 0.0),
+    (0.25, 1.0, 0.5),
+    (0.25, 1.0, 0.75),
+)  # SAR, SRR, flat ratio
 
 
 def relative_error(case, **settings):
     """|sparse - dense| / |dense| of one call's output, in fp32."""
+
     def attend(config):
-        return method.in_context_sparse_attention(case.q, case.k, case.v, case.gate, layout=case.layout, config=config, dense_attention=torch.nn.functional.scaled_dot_product_attention)
+        return method.in_context_sparse_attention(
+            case.q,
+            case.k,
+            case.v,
+            case.gate,
+            layout=case.layout,
+            config=config,
+            dense_attention=torch.nn.functional.scaled_dot_product_attention,
+        )
+
     dense = attend(SparseAttentionConfig(backend="dense"))
     return ((attend(SparseAttentionConfig(**settings, backend="pytorch")) - dense).norm() / dense.norm()).item()
 
 
 def show_accuracy():
     """A row per recorded layer of the small model, and one for random numbers of the same shape."""
-    print("relative error of sparse against dense attention, recorded q, k, v of the small model, fp32 reference; SAR, SRR, flat ratio:")
-    print("| | " + " | ".join(", ".join(f"{x:g}" for x in s) for s in ACCURACY_SETTINGS) + " |\n|" + "---|" * (len(ACCURACY_SETTINGS) + 1))
-    cases = {name.replace("step", "step ").replace(".layer", ", layer "): backend_checks.Case.recorded(name, torch.float32, "cpu") for name in backend_checks.ACTIVATION_NAMES}
+    print(
+        "relative error of sparse against dense attention, recorded q, k, v of the small model, fp32 reference; "
+        "SAR, SRR, flat ratio:"
+    )
+    print(
+        "| | "
+        + " | ".join(", ".join(f"{x:g}" for x in s) for s in ACCURACY_SETTINGS)
+        + " |\n|"
+        + "---|" * (len(ACCURACY_SETTINGS) + 1)
+    )
+    cases = {
+        name.replace("step", "step ").replace(".layer", ", layer "): backend_checks.Case.recorded(
+            name, torch.float32, "cpu"
+        )
+        for name in backend_checks.ACTIVATION_NAMES
+    }
     like = next(iter(cases.values()))
-    cases["random"] = backend_checks.Case((like.layout.target, like.layout.source, *like.q.shape[:2], like.q.shape[3]), torch.float32, "cpu")
+    cases["random"] = backend_checks.Case(
+        (like.layout.target, like.layout.source, *like.q.shape[:2], like.q.shape[3]), torch.float32, "cpu"
+    )
     for name, case in cases.items():
-        errors = (relative_error(case, exact_kv_ratio=sar, source_keep_ratio=srr, dense_query_ratio=flat) for sar, srr, flat in ACCURACY_SETTINGS)
+        errors = (
+            relative_error(case, exact_kv_ratio=sar, source_keep_ratio=srr, dense_query_ratio=flat)
+            for sar, srr, flat in ACCURACY_SETTINGS
+        )
         print(f"| {name} | " + " | ".join(f"{error:.3f}" for error in errors) + " |", flush=True)
 
 
 def inputs(tokens, heads, dim):
     """q, k, v as the model hands them, and gates."""
     generator = torch.Generator(DEVICE).manual_seed(0)
-    x = [torch.randn(1, tokens, heads, dim, device=DEVICE, dtype=torch.bfloat16, generator=generator).transpose(1, 2) for _ in range(3)]
+    x = [
+        torch.randn(1, tokens, heads, dim, device=DEVICE, dtype=torch.bfloat16, generator=generator).transpose(1, 2)
+        for _ in range(3)
+    ]
     return *x, 0.25 * torch.rand(1, tokens, device=DEVICE, generator=generator)
 
 
@@ -76,6 +116,7 @@ class Stopwatch:
             self.events.setdefault(name, []).append((start, end))
             self.arguments[name] = args, kwargs
             return out
+
         return timed
 
     def medians(self, runs):
@@ -84,7 +125,9 @@ class Stopwatch:
         times = {}
         for name, events in self.events.items():
             per_run = len(events) // runs
-            times[name] = statistics.median(sum(a.elapsed_time(b) for a, b in events[i * per_run:(i + 1) * per_run]) for i in range(runs))
+            times[name] = statistics.median(
+                sum(a.elapsed_time(b) for a, b in events[i * per_run : (i + 1) * per_run]) for i in range(runs)
+            )
         self.events = {}
         return times
 
@@ -115,42 +158,103 @@ def bench(tokens, options):
     out_bytes = q.numel() * q.element_size() / 2**30
     layout = TokenLayout(tokens // 2, tokens - tokens // 2)
     rows = []
-    dense_names = [n for n in dict.fromkeys((*dense.available(DEVICE), "flash-attn-2")) if n != "sdpa" and (not options.dense or n in options.dense)]
+    dense_names = [
+        n
+        for n in dict.fromkeys((*dense.available(DEVICE), "flash-attn-2"))
+        if n != "sdpa" and (not options.dense or n in options.dense)
+    ]
     for name in dense_names:
         ms, _, memory = measure(lambda: dense.FUNCTIONS[name](q, k, v), options.repeats)
-        rows.append({"tokens": tokens, "attention": "dense", "dense kernel": name, "ms": ms, "extra GiB": memory - out_bytes})
+        rows.append(
+            {"tokens": tokens, "attention": "dense", "dense kernel": name, "ms": ms, "extra GiB": memory - out_bytes}
+        )
     for backend in options.backends:
         module = choose_backend(backend, DEVICE, q.dtype, options.dim).module
-        for name in dense_names[:options.dense_kernels]:
+        for name in dense_names[: options.dense_kernels]:
             first = tokens == max(options.tokens) and (backend, name) == (options.backends[0], dense_names[0])
-            for sar, srr, flat in (map(float, s.split(",")) for s in options.settings[:None if first else 1]):
+            for sar, srr, flat in (map(float, s.split(",")) for s in options.settings[: None if first else 1]):
                 config = SparseAttentionConfig(sar, srr, flat, backend=backend)
                 watch = Stopwatch()
-                timed = types.SimpleNamespace(**{n: watch.wrap(n, f) for n, f in vars(module).items() if callable(f) and not n.startswith("_")})
+                timed = types.SimpleNamespace(
+                    **{n: watch.wrap(n, f) for n, f in vars(module).items() if callable(f) and not n.startswith("_")}
+                )
                 method.plan_attention = lambda **_: method.Plan(backend, timed, False, ())
                 attend = watch.wrap("dense half", dense.FUNCTIONS[name])
-                ms, parts, memory = measure(lambda: method.in_context_sparse_attention(q, k, v, gate, layout=layout, config=config, dense_attention=attend), options.repeats, watch)
+                ms, parts, memory = measure(
+                    lambda: method.in_context_sparse_attention(
+                        q, k, v, gate, layout=layout, config=config, dense_attention=attend
+                    ),
+                    options.repeats,
+                    watch,
+                )
                 dense_half, sparse_half = parts.pop("dense half", 0.0), parts.pop("sparse_attention", 0.0)
                 args, kwargs = watch.arguments.get("sparse_attention", ((), {}))
                 alone = measure(lambda: module.sparse_attention(*args, **kwargs), options.repeats)[0] if args else 0.0
-                rows.append({"tokens": tokens, "attention": backend, "dense kernel": name, "SAR": sar, "SRR": srr, "flat": flat, "ms": ms, "dense half": dense_half,
-                             "sparse half": sparse_half, "sparse alone": alone, "other": ms - dense_half - sparse_half, "extra GiB": memory - out_bytes,
-                             "FLOPs of dense": config.dense_fraction(layout), "x dense": next(r["ms"] for r in rows if r["attention"] == "dense" and r["dense kernel"] == name) / ms})
+                rows.append(
+                    {
+                        "tokens": tokens,
+                        "attention": backend,
+                        "dense kernel": name,
+                        "SAR": sar,
+                        "SRR": srr,
+                        "flat": flat,
+                        "ms": ms,
+                        "dense half": dense_half,
+                        "sparse half": sparse_half,
+                        "sparse alone": alone,
+                        "other": ms - dense_half - sparse_half,
+                        "extra GiB": memory - out_bytes,
+                        "FLOPs of dense": config.dense_fraction(layout),
+                        "x dense": next(
+                            r["ms"] for r in rows if r["attention"] == "dense" and r["dense kernel"] == name
+                        )
+                        / ms,
+                    }
+                )
                 if options.parts:
                     print("   ", backend, name, {n: round(t, 3) for n, t in parts.items()}, flush=True)
     return rows
 
 
 def show(rows):
-    columns = ["tokens", "attention", "dense kernel", "SAR", "SRR", "flat", "ms", "x dense", "dense half", "sparse half", "sparse alone", "other", "extra GiB", "FLOPs of dense"]
+    columns = [
+        "tokens",
+        "attention",
+        "dense kernel",
+        "SAR",
+        "SRR",
+        "flat",
+        "ms",
+        "x dense",
+        "dense half",
+        "sparse half",
+        "sparse alone",
+        "other",
+        "extra GiB",
+        "FLOPs of dense",
+    ]
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
-        print("| " + " | ".join(f"{row.get(c, ''):.3g}" if isinstance(row.get(c), float) and c != "ms" else f"{row[c]:.1f}" if c == "ms" else str(row.get(c, "")) for c in columns) + " |")
+        print(
+            "| "
+            + " | ".join(
+                f"{row.get(c, ''):.3g}"
+                if isinstance(row.get(c), float) and c != "ms"
+                else f"{row[c]:.1f}"
+                if c == "ms"
+                else str(row.get(c, ""))
+                for c in columns
+            )
+            + " |"
+        )
 
 
 def check_gpu():
     if not torch.cuda.is_available() or not torch.version.cuda:
-        sys.exit("bench: needs an NVIDIA GPU and a PyTorch built for CUDA; found " + (f"torch {torch.__version__} without a GPU." if torch.version.cuda else f"torch {torch.__version__}."))
+        sys.exit(
+            "bench: needs an NVIDIA GPU and a PyTorch built for CUDA; found "
+            + (f"torch {torch.__version__} without a GPU." if torch.version.cuda else f"torch {torch.__version__}.")
+        )
 
 
 def main():
@@ -160,9 +264,22 @@ def main():
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--backends", nargs="+", help="triton, tilelang (default: those that run here)")
     parser.add_argument("--dense", nargs="+", help="dense kernels (default: all that are installed)")
-    parser.add_argument("--dense-kernels", type=int, default=2, help="how many of them, fastest first, to put under sparse attention")
-    parser.add_argument("--settings", nargs="+", default=["0.0625,0.125,0.5", "0.0625,0.125,0", "0.0625,0.125,0.25", "0.0625,0.125,0.75", "0.0625,0.25,0.5", "0.125,0.125,0.5"],
-                        help="SAR,SRR,flat ratio; all but the first only at the longest, with the first backend and dense kernel")
+    parser.add_argument(
+        "--dense-kernels", type=int, default=2, help="how many of them, fastest first, to put under sparse attention"
+    )
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        default=[
+            "0.0625,0.125,0.5",
+            "0.0625,0.125,0",
+            "0.0625,0.125,0.25",
+            "0.0625,0.125,0.75",
+            "0.0625,0.25,0.5",
+            "0.125,0.125,0.5",
+        ],
+        help="SAR,SRR,flat ratio; all but the first only at the longest, with the first backend and dense kernel",
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--parts", action="store_true", help="print the time of every operation")
     parser.add_argument("--accuracy", action="store_true", help="only the table of errors, which needs no GPU")
@@ -173,10 +290,18 @@ def main():
         return
     check_gpu()
     options.backends = options.backends or [n for n in ("triton", "tilelang") if unavailable_reason(n, DEVICE) is None]
-    print(f"tests/benchmarks/attention.py {' '.join(sys.argv[1:])}\n{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, {packages()}, "
-          f"B 1, H {options.heads}, D {options.dim}, bf16, median of {options.repeats}", flush=True)
+    print(
+        f"tests/benchmarks/attention.py {' '.join(sys.argv[1:])}\n{torch.cuda.get_device_name()}, torch "
+        f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}, {packages()}, "
+        f"B 1, H {options.heads}, D {options.dim}, bf16, median of {options.repeats}",
+        flush=True,
+    )
     for name in options.backends:  # a wrong kernel has no speed
-        backend_checks.check_all(choose_backend(name, DEVICE, torch.bfloat16, options.dim).module, backend_checks.Case((2040, 2040, 1, 2, options.dim), torch.bfloat16, DEVICE), 1e-2)
+        backend_checks.check_all(
+            choose_backend(name, DEVICE, torch.bfloat16, options.dim).module,
+            backend_checks.Case((2040, 2040, 1, 2, options.dim), torch.bfloat16, DEVICE),
+            1e-2,
+        )
     rows = [row for tokens in options.tokens for row in bench(tokens, options)]
     show(rows)
     if options.csv:

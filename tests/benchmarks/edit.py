@@ -1,10 +1,12 @@
 """Whole edits by a real ComfyUI server with full-size random weights: seconds, GPU memory and RAM.
 
-    python tasks.py python tests/benchmarks/edit.py --rows "960x544x81 fp8; 960x544x81 fp8 24; 832x480x33 bf16" --csv edit.csv
+    python tasks.py python tests/benchmarks/edit.py --rows "960x544x81 fp8; 960x544x81 fp8 24; 832x480x33 bf16" --csv
+    edit.csv
 
-A row is WIDTHxHEIGHTxFRAMES, the weight type, and optionally a cap on GPU memory in GiB: another process holds the rest of the
-card, so the host sees a smaller one and cannot allocate more, as on a small card; but computes at this card's speed. Every row is edited
-twice, to see whether the second needs more. `s/edit` is for 32 steps, of which `--steps` are run.
+A row is WIDTHxHEIGHTxFRAMES, the weight type, and optionally a cap on GPU memory in GiB: another process holds the
+rest of the card, so the host sees a smaller one and cannot allocate more, as on a small card; but computes at this
+card's speed. Every row is edited twice, to see whether the second needs more. `s/edit` is for 32 steps, of which
+`--steps` are run.
 """
 
 import argparse
@@ -37,7 +39,10 @@ time.sleep(1e6)
 
 
 def make_models(base, weight_types, small):
-    """Random weights in the published layouts: transformer, UMT5-XXL in fp8, VAE. In a process of its own, for its memory."""
+    """Random weights in the published layouts: transformer, UMT5-XXL in fp8, VAE.
+
+    In a process of its own, for its memory.
+    """
     sys.path.append(str(ROOT / "tests" / "support"))
     import comfy_library  # noqa: F401
     import tiny_models
@@ -65,16 +70,32 @@ def make_models(base, weight_types, small):
         for key in layers:
             scale = checkpoint.fp8_scale(weights[key])
             weights[key], weights[f"{key}_scale"] = checkpoint.to_fp8(weights[key], scale), torch.tensor(scale)
-        metadata = {"format_version": "1.0", "layers": {key.removesuffix(".weight"): {"format": "float8_e4m3fn"} for key in layers}}
-        save_file({key: value.cpu() for key, value in weights.items()}, folders[0] / "fp8.safetensors", {"_quantization_metadata": json.dumps(metadata)})
+        metadata = {
+            "format_version": "1.0",
+            "layers": {key.removesuffix(".weight"): {"format": "float8_e4m3fn"} for key in layers},
+        }
+        save_file(
+            {key: value.cpu() for key, value in weights.items()},
+            folders[0] / "fp8.safetensors",
+            {"_quantization_metadata": json.dumps(metadata)},
+        )
     del weights
     if small:
         return
     with torch.device("meta"):
         config = json.loads((Path(comfy.text_encoders.t5.__file__).parent / "umt5_config_xxl.json").read_text())
         t5 = comfy.text_encoders.t5.T5(config, torch.bfloat16, "meta", comfy.ops.disable_weight_init)
-        vae = comfy.ldm.wan.vae.WanVAE(dim=96, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[], temperal_downsample=[False, True, True],
-                                       image_channels=3, conv_out_channels=3, dropout=0.0)
+        vae = comfy.ldm.wan.vae.WanVAE(
+            dim=96,
+            z_dim=16,
+            dim_mult=[1, 2, 4, 4],
+            num_res_blocks=2,
+            attn_scales=[],
+            temperal_downsample=[False, True, True],
+            image_channels=3,
+            conv_out_channels=3,
+            dropout=0.0,
+        )
 
     def fill(key, like, dtype):
         if "norm" in key or key.endswith("gamma"):
@@ -84,7 +105,10 @@ def make_models(base, weight_types, small):
     text = {key: fill(key, value, torch.float8_e4m3fn) for key, value in t5.state_dict().items()}
     text["spiece_model"] = torch.frombuffer(bytearray(tiny_models.vocabulary()), dtype=torch.uint8)
     save_file(text, folders[1] / "umt5_xxl_random.safetensors")
-    save_file({key: fill(key, value, torch.bfloat16) for key, value in vae.state_dict().items()}, folders[2] / "wan_vae_random.safetensors")
+    save_file(
+        {key: fill(key, value, torch.bfloat16) for key, value in vae.state_dict().items()},
+        folders[2] / "wan_vae_random.safetensors",
+    )
 
 
 def make_clip(path, width, height, frames):
@@ -103,25 +127,70 @@ def make_clip(path, width, height, frames):
 
 def prompt(row, steps, seed, small):
     width, height, frames, weights = row
-    text, vae = ("liveditor_nano_text_encoder.safetensors", "liveditor_nano_vae.safetensors") if small else ("umt5_xxl_random.safetensors", "wan_vae_random.safetensors")
+    text, vae = (
+        ("liveditor_nano_text_encoder.safetensors", "liveditor_nano_vae.safetensors")
+        if small
+        else ("umt5_xxl_random.safetensors", "wan_vae_random.safetensors")
+    )
     return {
         "video": ("LoadVideo", {"file": f"{width}x{height}x{frames}.mp4"}),
-        "load": ("LoadLIVEditor", {"checkpoint": f"{weights}.safetensors", "weight_type": "default", "text_encoder": text, "vae": vae}),
-        "source": ("EncodeSourceVideo", {"video": ["video", 0], "vae": ["load", 2], "size": "custom", "width": width, "height": height, "fit": "crop",
-                                         "fps": "16 (as trained)", "start": 0.0, "max_frames": frames, "image_fps": 16.0}),
+        "load": (
+            "LoadLIVEditor",
+            {"checkpoint": f"{weights}.safetensors", "weight_type": "default", "text_encoder": text, "vae": vae},
+        ),
+        "source": (
+            "EncodeSourceVideo",
+            {
+                "video": ["video", 0],
+                "vae": ["load", 2],
+                "size": "custom",
+                "width": width,
+                "height": height,
+                "fit": "crop",
+                "fps": "16 (as trained)",
+                "start": 0.0,
+                "max_frames": frames,
+                "image_fps": 16.0,
+            },
+        ),
         "positive": ("CLIPTextEncode", {"clip": ["load", 1], "text": "Make it a snowy evening."}),
         "negative": ("CLIPTextEncode", {"clip": ["load", 1], "text": "still, blurred"}),
-        "sample": ("LIVEditSampler", {"model": ["load", 0], "positive": ["positive", 0], "negative": ["negative", 0], "source": ["source", 0],
-                                      "seed": seed, "steps": steps, "cfg": 2.5, "shift": 6.0}),
-        "decode": ("DecodeVideo", {"samples": ["sample", 0], "vae": ["load", 2], "source": ["source", 0], "fps": "as edited", "original_size": False,
-                                   "tiling": "auto", "tile_size": 256}),
+        "sample": (
+            "LIVEditSampler",
+            {
+                "model": ["load", 0],
+                "positive": ["positive", 0],
+                "negative": ["negative", 0],
+                "source": ["source", 0],
+                "seed": seed,
+                "steps": steps,
+                "cfg": 2.5,
+                "shift": 6.0,
+            },
+        ),
+        "decode": (
+            "DecodeVideo",
+            {
+                "samples": ["sample", 0],
+                "vae": ["load", 2],
+                "source": ["source", 0],
+                "fps": "as edited",
+                "original_size": False,
+                "tiling": "auto",
+                "tile_size": 256,
+            },
+        ),
         "save": ("SaveVideo", {"video": ["decode", 0], "filename_prefix": "edit", "format": "mp4", "codec": "h264"}),
         "report": ("PreviewAny", {"source": ["sample", 1]}),
     }
 
 
 def ask(path, body=None):
-    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/{path}", None if body is None else json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{PORT}/{path}",
+        None if body is None else json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())
 
@@ -132,10 +201,24 @@ class Server:
     def __init__(self, base, arguments):
         self.log = base / "server.log"
         front = Path(os.environ["LIVEDITOR_COMFYUI"]).parent / "front"
-        command = [sys.executable, "-s", os.path.join(os.environ["LIVEDITOR_COMFYUI"], "main.py"), "--port", str(PORT), "--disable-auto-launch", "--disable-api-nodes",
-                   "--base-directory", str(base), "--database-url", "sqlite:///:memory:", *(["--front-end-root", str(front)] if front.is_dir() else []),
-                   *([] if torch.cuda.is_available() else ["--cpu"]), *arguments]
-        self._process = subprocess.Popen(command, stdout=open(self.log, "w"), stderr=subprocess.STDOUT)
+        command = [
+            sys.executable,
+            "-s",
+            os.path.join(os.environ["LIVEDITOR_COMFYUI"], "main.py"),
+            "--port",
+            str(PORT),
+            "--disable-auto-launch",
+            "--disable-api-nodes",
+            "--base-directory",
+            str(base),
+            "--database-url",
+            "sqlite:///:memory:",
+            *(["--front-end-root", str(front)] if front.is_dir() else []),
+            *([] if torch.cuda.is_available() else ["--cpu"]),
+            *arguments,
+        ]
+        with open(self.log, "wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
     def __enter__(self):
         for _ in range(600):
@@ -162,21 +245,27 @@ class Server:
         while self._process.poll() is None:
             self.vram = max(self.vram, _used() - self._before)
             with open(f"/proc/{self._process.pid}/status") as status:
-                self.ram = max([self.ram, *(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))])
+                self.ram = max(
+                    [self.ram, *(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))]
+                )
             time.sleep(0.05)
 
     def run(self, graph):
         """Seconds of a prompt, and its report; or None and what went wrong."""
         self.reset()
         started = time.perf_counter()
-        answer = ask("prompt", {"prompt": {key: {"class_type": name, "inputs": inputs} for key, (name, inputs) in graph.items()}})
+        answer = ask(
+            "prompt", {"prompt": {key: {"class_type": name, "inputs": inputs} for key, (name, inputs) in graph.items()}}
+        )
         if "prompt_id" not in answer or answer.get("node_errors"):
             raise SystemExit(f"refused: {answer}")
         while not (history := ask(f"history/{answer['prompt_id']}")):
             time.sleep(0.1)
         entry = history[answer["prompt_id"]]
         if entry["status"]["status_str"] != "success":
-            return None, next(data["exception_message"] for kind, data in entry["status"]["messages"] if kind == "execution_error")
+            return None, next(
+                data["exception_message"] for kind, data in entry["status"]["messages"] if kind == "execution_error"
+            )
         return time.perf_counter() - started, entry["outputs"]["report"]["text"][0]
 
 
@@ -206,15 +295,30 @@ def run_rows(base, cap, rows, options):
                 first = server.run(prompt(row, options.steps, 1, options.small))
                 vram_first = server.vram
                 print(f"first: {first[0]} s\n{first[1]}", flush=True)
-                seconds, report = server.run(prompt(row, options.second_steps or options.steps, 2, options.small)) if first[0] else first
-                name = {"GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none", "size": f"{width}x{height}", "frames": frames, "weights": weights, "cap GiB": cap or "",
-                        "server": " ".join(options.server)}
+                seconds, report = (
+                    server.run(prompt(row, options.second_steps or options.steps, 2, options.small))
+                    if first[0]
+                    else first
+                )
+                name = {
+                    "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+                    "size": f"{width}x{height}",
+                    "frames": frames,
+                    "weights": weights,
+                    "cap GiB": cap or "",
+                    "server": " ".join(options.server),
+                }
                 print(f"--- {name}\n{report}", flush=True)
                 if seconds is None:
                     continue
                 each = seconds_per_step(first[1])
-                result = name | {"VRAM GiB": round(vram_first / GIB, 2), "VRAM of a second edit GiB": round(server.vram / GIB, 2), "RAM GiB": round(server.ram / GIB, 1),
-                                 "s/step": each, "s/edit": round(first[0] + (RELEASED_STEPS - options.steps) * each, 1)}
+                result = name | {
+                    "VRAM GiB": round(vram_first / GIB, 2),
+                    "VRAM of a second edit GiB": round(server.vram / GIB, 2),
+                    "RAM GiB": round(server.ram / GIB, 1),
+                    "s/step": each,
+                    "s/edit": round(first[0] + (RELEASED_STEPS - options.steps) * each, 1),
+                }
                 print({key: value for key, value in result.items() if key not in name}, flush=True)
                 yield result
     finally:
@@ -227,7 +331,9 @@ def main():
     parser.add_argument("--rows", required=True, help="rows separated by semicolons, in the order to run them")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--second-steps", type=int, help="of the second edit of a row, where it shall have fewer")
-    parser.add_argument("--folder", type=Path, help="where to put the models, about 50 GB; those that are there are used again")
+    parser.add_argument(
+        "--folder", type=Path, help="where to put the models, about 50 GB; those that are there are used again"
+    )
     parser.add_argument("--small", action="store_true", help="tiny models, to try this script without a GPU")
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--server", default="", type=str.split, help="arguments for ComfyUI, as one string")
@@ -236,17 +342,35 @@ def main():
     base = options.folder or Path(tempfile.mkdtemp())
     if options.make_models:
         return make_models(base, options.make_models, options.small)
-    rows = [(*map(int, size.split("x")), weights, *cap) for size, weights, *cap in (row.split() for row in options.rows.split(";"))]
+    rows = [
+        (*map(int, size.split("x")), weights, *cap)
+        for size, weights, *cap in (row.split() for row in options.rows.split(";"))
+    ]
     for name in ("custom_nodes", "input", "output", "temp", "user"):
         (base / name).mkdir(parents=True, exist_ok=True)
     if not (base / "custom_nodes" / "liveditor").exists():
         (base / "custom_nodes" / "liveditor").symlink_to(ROOT)
     wanted = sorted({row[3] for row in rows})
     if not all((base / "models" / "diffusion_models" / f"{weights}.safetensors").is_file() for weights in wanted):
-        subprocess.run([sys.executable, __file__, "--rows", "", "--folder", base, "--make-models", " ".join(wanted), *(["--small"] if options.small else [])], check=True)
+        subprocess.run(
+            [
+                sys.executable,
+                __file__,
+                "--rows",
+                "",
+                "--folder",
+                base,
+                "--make-models",
+                " ".join(wanted),
+                *(["--small"] if options.small else []),
+            ],
+            check=True,
+        )
     results = []
     for cap in dict.fromkeys(row[4] if len(row) > 4 else "" for row in rows):
-        for result in run_rows(base, cap, [row[:4] for row in rows if (row[4] if len(row) > 4 else "") == cap], options):
+        for result in run_rows(
+            base, cap, [row[:4] for row in rows if (row[4] if len(row) > 4 else "") == cap], options
+        ):
             results.append(result)
             if options.csv:  # after every row: a run may be cut off
                 with open(options.csv, "w", newline="") as file:

@@ -2,8 +2,8 @@
 
     python tasks.py python tests/benchmarks/model.py --sizes 960x544x81 --csv model.csv
 
-The weights are random, in the published layout; nothing else is. Everything of one table comes from one run. `peak` is what a
-call needs above the weights, `estimate` what ComfyUI is told beforehand.
+The weights are random, in the published layout; nothing else is. Everything of one table comes from one run. `peak`
+is what a call needs above the weights, `estimate` what ComfyUI is told beforehand.
 """
 
 import argparse
@@ -39,7 +39,10 @@ SPARSE, DENSE = SparseAttentionConfig(), SparseAttentionConfig(backend="dense")
 
 
 def load(weight_type, dim, ffn, layers, foreign=False):
-    """A MODEL of ComfyUI from random weights; `foreign` leaves out what makes it LIVEditor, so that it is the host's own Wan."""
+    """A MODEL of ComfyUI from random weights.
+
+    `foreign` leaves out what makes it LIVEditor, so that it is the host's own Wan.
+    """
     state = tiny_models.transformer(dim, ffn, layers, device="cuda")
     if foreign:
         state = {key: value for key, value in state.items() if "alpha_" not in key and "source_video" not in key}
@@ -47,7 +50,9 @@ def load(weight_type, dim, ffn, layers, foreign=False):
         for key in [key for key in state if QUANTISED.fullmatch(key)]:
             scale = fp8_scale(state[key])
             state[key], state[f"{key}_scale"] = to_fp8(state[key], scale), torch.tensor(scale, device=state[key].device)
-            state[key.removesuffix("weight") + "comfy_quant"] = torch.frombuffer(bytearray(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8).clone()
+            state[key.removesuffix("weight") + "comfy_quant"] = torch.frombuffer(
+                bytearray(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8
+            ).clone()
     return comfy.sd.load_diffusion_model_state_dict(state, {"dtype": torch.bfloat16} if weight_type == "bf16" else {})
 
 
@@ -67,7 +72,13 @@ class Shape:
         """What the sampler does for one conditioning."""
         options = {**(options or {}), OPTIONS_KEY: config.to_options()}
         sources = {"context_latents": [self.source]} if foreign else {model_config.SOURCE_KEY: self.source}
-        return model.apply_model(self.latent, torch.full((1,), 0.8, device=DEVICE), c_crossattn=self.text, transformer_options=options, **sources)
+        return model.apply_model(
+            self.latent,
+            torch.full((1,), 0.8, device=DEVICE),
+            c_crossattn=self.text,
+            transformer_options=options,
+            **sources,
+        )
 
 
 def check(patcher):
@@ -103,9 +114,20 @@ def measure(name, shape, patcher, repeats, offloaded=False, **how):
         seconds.append(time.perf_counter() - started)
     peak = (torch.cuda.max_memory_allocated() - before) / GIB
     name += f", {patcher.loaded_size() / GIB:.1f} GiB of weights on the GPU" if offloaded else ""
-    row = {"what": name, "size": shape.name, "tokens": shape.tokens, "seconds": round(statistics.median(seconds), 3), "peak GiB": round(peak, 2),
-           "estimate GiB": round(model.memory_required(shape.latent.shape) / GIB, 2), "GPU": torch.cuda.get_device_name()}
-    print(f"{name:28} {shape.name:>12} {shape.tokens:7,} tokens {row['seconds']:7.3f} s  peak {row['peak GiB']:5.2f}  estimate {row['estimate GiB']:5.2f} GiB", flush=True)
+    row = {
+        "what": name,
+        "size": shape.name,
+        "tokens": shape.tokens,
+        "seconds": round(statistics.median(seconds), 3),
+        "peak GiB": round(peak, 2),
+        "estimate GiB": round(model.memory_required(shape.latent.shape) / GIB, 2),
+        "GPU": torch.cuda.get_device_name(),
+    }
+    print(
+        f"{name:28} {shape.name:>12} {shape.tokens:7,} tokens {row['seconds']:7.3f} s  peak "
+        f"{row['peak GiB']:5.2f}  estimate {row['estimate GiB']:5.2f} GiB",
+        flush=True,
+    )
     return row
 
 
@@ -118,14 +140,16 @@ def profile(shape, model):
     total = sum(event.self_device_time_total for event in events)
     print(f"kernels of one call, {total / 1e6:.3f} s:")
     for event in events[:26]:
-        print(f"  {event.self_device_time_total / total:6.1%} {event.self_device_time_total / 1e3:9.1f} ms {event.count:6} x {event.key[:110]}")
+        print(
+            f"  {event.self_device_time_total / total:6.1%} {event.self_device_time_total / 1e3:9.1f} ms "
+            f"{event.count:6} x {event.key[:110]}"
+        )
 
 
 def compiled(shape, patcher, rows, repeats):
     """torch.compile through ComfyUI's own node: as fast, and right after the settings change."""
-    from comfy_extras.nodes_torch_compile import TorchCompileModel
-
     import comfy.patcher_extension
+    from comfy_extras.nodes_torch_compile import TorchCompileModel
 
     model = patcher.model
     (node,) = TorchCompileModel.execute(patcher, "inductor").args
@@ -137,23 +161,39 @@ def compiled(shape, patcher, rows, repeats):
     print(f"first compiled call: {time.perf_counter() - started:.1f} s")
     rows.append(measure("sparse, compiled", shape, patcher, repeats, options=options))
     for config in (SparseAttentionConfig(0.125, 0.25, 0.25), SPARSE):
-        eager, ours = shape.call(model, config=config).float(), shape.call(model, config=config, options=options).float()
+        eager, ours = (
+            shape.call(model, config=config).float(),
+            shape.call(model, config=config, options=options).float(),
+        )
         error = ((ours - eager).norm() / eager.norm()).item()
         print(f"  compiled against eager, {config.to_options()}: relative difference {error:.2e}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="960x544x81", help="WIDTHxHEIGHTxFRAMES, separated by commas; all but sparse and offload is done for the first alone")
+    parser.add_argument(
+        "--sizes",
+        default="960x544x81",
+        help="WIDTHxHEIGHTxFRAMES, separated by commas; all but sparse and offload is done for the first alone",
+    )
     parser.add_argument("--weights", default="bf16", choices=("bf16", "fp8"))
-    parser.add_argument("--what", default="sparse,dense,host,profile", help="of sparse, dense, host (its own Wan), compile, profile, offload (8 GiB of the weights on the GPU, the others in RAM)")
+    parser.add_argument(
+        "--what",
+        default="sparse,dense,host,profile",
+        help="of sparse, dense, host (its own Wan), compile, profile, offload (8 GiB of the weights on the GPU, the "
+        "others in RAM)",
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--csv", type=Path)
     for name, value in (("dim", 5120), ("ffn", 13824), ("layers", 40)):
         parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}, the 14B's")
     options = parser.parse_args()
     what, size = options.what.split(","), (options.dim, options.ffn, options.layers)
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, weights {options.weights}; dense half by {wan_model.dense_half({}, DEVICE, torch.bfloat16)[0]}", flush=True)
+    print(
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, weights {options.weights}; dense half by "
+        f"{wan_model.dense_half({}, DEVICE, torch.bfloat16)[0]}",
+        flush=True,
+    )
     rows = []
     with torch.inference_mode():
         model_config.register()

@@ -1,4 +1,7 @@
-"""A ComfyUI in a real browser, for the tests of one file: Playwright keeps an event loop running, which other tests need for themselves."""
+"""A ComfyUI in a real browser, for the tests of one file.
+
+Playwright keeps an event loop running, which other tests need for themselves.
+"""
 
 import os
 import shutil
@@ -7,15 +10,30 @@ import host
 import pytest
 from playwright.sync_api import sync_playwright
 
-CHROMIUM_ARGUMENTS = ("--no-sandbox --headless=new --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-                      "--disable-component-update --disable-sync").split()
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A ComfyUI folder of a user who has the models that the workflows name; here they are the small model under those names."""
+    """A ComfyUI folder of a user who has the models that the workflows name.
+
+    Here they are the small model under those names.
+    """
     base = tmp_path_factory.mktemp("comfyui")
-    names = {"diffusion_models": "liveditor_14b_bf16", "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled", "vae": "wan_2.1_vae"}
+    names = {
+        "diffusion_models": "liveditor_14b_bf16",
+        "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled",
+        "vae": "wan_2.1_vae",
+    }
     for folder in ("custom_nodes", "input", "output", "temp", "user", *(f"models/{name}" for name in names)):
         (base / folder).mkdir(parents=True)
     (base / "custom_nodes" / "ComfyUI-LIVEditor").symlink_to(host.PACK, target_is_directory=True)

@@ -1,4 +1,7 @@
-"""The subgraph blueprint: found by search, dropped on an empty canvas between Load Video and Save Video, and run on the small model."""
+"""The subgraph blueprint.
+
+Found by search, dropped on an empty canvas between Load Video and Save Video, and run on the small model.
+"""
 
 import host
 from canvas import press_run
@@ -22,13 +25,17 @@ def test_the_blueprint_is_found_and_edits_a_video(page, base):
 
     missing = page.evaluate("""() => { const edit = app.graph.nodes[0];
         const add = (type, values) => { const node = LiteGraph.createNode(type); app.graph.add(node);
-            for (const [name, value] of Object.entries(values)) node.widgets.find(w => w.name === name).value = value; return node; };
-        const load = add('LoadVideo', {file: 'bikes.mp4'}), save = add('SaveVideo', {}), compare = add('CompareVideos', {});
+            for (const [name, value] of Object.entries(values)) node.widgets.find(w =>
+                w.name === name).value = value; return node; };
+        const load = add('LoadVideo', {file: 'bikes.mp4'}), save = add('SaveVideo', {}),
+            compare = add('CompareVideos', {});
         const out = name => edit.outputs.findIndex(o => (o.label ?? o.name) === name);
         load.connect(0, edit, 'video'); edit.connect(out('edited video'), save, 'video');
         edit.connect(out('source'), compare, 'before'); edit.connect(out('edited video'), compare, 'after');
-        const values = {instruction: 'turn it into a night scene', steps: 2, cfg: 1, max_frames: 9, size: 'custom', width: 128, height: 64, SAR: 0.25, SRR: 1};
-        for (const [name, value] of Object.entries(values)) edit.widgets.find(w => w.name === name || w.label === name).value = value;
+        const values = {instruction: 'turn it into a night scene', steps: 2, cfg: 1, max_frames: 9, size: 'custom',
+            width: 128, height: 64, SAR: 0.25, SRR: 1};
+        for (const [name, value] of Object.entries(values)) edit.widgets.find(w =>
+            w.name === name || w.label === name).value = value;
         return app.graph.nodes.filter(n => n.has_errors).map(n => n.title); }""")
     assert missing == []
     outputs = press_run(page)["outputs"]

@@ -1,4 +1,7 @@
-"""Sparse Attention Settings on the canvas: presets and the readout while values are dragged, in both renderers and languages."""
+"""Sparse Attention Settings on the canvas.
+
+Presets and the readout while values are dragged, in both renderers and languages.
+"""
 
 import host
 import pytest
@@ -29,7 +32,10 @@ def settings_node(page, request):
     """The node in view, by either renderer."""
     set_setting(page, "Comfy.VueNodes.Enabled", request.param)
     open_workflow(page, WORKFLOW)
-    page.evaluate(f"() => {{ const node = {NODE}; app.canvas.setZoom?.(1.6); app.canvas.ds.scale = 1.6; app.canvas.centerOnNode(node); app.canvas.setDirty(true, true); }}")
+    page.evaluate(
+        f"() => {{ const node = {NODE}; app.canvas.setZoom?.(1.6); app.canvas.ds.scale = 1.6; "
+        "app.canvas.centerOnNode(node); app.canvas.setDirty(true, true); }}"
+    )
     page.wait_for_selector(READOUT, timeout=10_000)
     page.wait_for_timeout(500)
     yield page
@@ -37,16 +43,29 @@ def settings_node(page, request):
 
 
 def readout(page, contains=""):
-    page.wait_for_function("([selector, text]) => document.querySelector(selector)?.textContent.includes(text)", arg=[READOUT, contains], timeout=5_000)
+    page.wait_for_function(
+        "([selector, text]) => document.querySelector(selector)?.textContent.includes(text)",
+        arg=[READOUT, contains],
+        timeout=5_000,
+    )
     return page.locator(READOUT).text_content()
 
 
 def test_the_readout_and_the_presets(settings_node):
     page = settings_node
     assert "30.3 % of dense attention, a step about 2.0x as fast" in readout(page, "85,680 tokens")
-    for preset, expected in (("Faster", {"flat_ratio": 0.25}), ("Small model", {"sar": 0.25, "srr": 1}), ("Finest", {"sar": 0.125, "srr": 0.25, "flat_ratio": 0.75}), ("Dense", {"backend": "dense"}),
-                             ("Released", {"sar": 0.0625, "srr": 0.125, "flat_ratio": 0.5, "backend": "auto"})):
-        page.evaluate(f"preset => {{ const w = {NODE}.widgets.find(w => w.name === 'preset'); w.value = preset; w.callback(preset); }}", preset)
+    for preset, expected in (
+        ("Faster", {"flat_ratio": 0.25}),
+        ("Small model", {"sar": 0.25, "srr": 1}),
+        ("Finest", {"sar": 0.125, "srr": 0.25, "flat_ratio": 0.75}),
+        ("Dense", {"backend": "dense"}),
+        ("Released", {"sar": 0.0625, "srr": 0.125, "flat_ratio": 0.5, "backend": "auto"}),
+    ):
+        page.evaluate(
+            f"preset => {{ const w = {NODE}.widgets.find(w => w.name === 'preset'); w.value = preset; "
+            "w.callback(preset); }}",
+            preset,
+        )
         assert expected.items() <= values(page).items()
         page.wait_for_timeout(250)
         assert values(page)["preset"] == preset
@@ -58,7 +77,10 @@ def test_the_readout_and_the_presets(settings_node):
 
 def test_the_size_of_the_connected_source_counts(settings_node):
     page = settings_node
-    page.evaluate("() => { const w = app.graph.nodes.find(n => n.type === 'EncodeSourceVideo').widgets.find(w => w.name === 'max_frames'); w.value = 33; }")
+    page.evaluate(
+        "() => { const w = app.graph.nodes.find(n => n.type === 'EncodeSourceVideo').widgets.find(w => w.name "
+        "=== 'max_frames'); w.value = 33; }"
+    )
     assert "960x544, 33 frames: 36,720 tokens" in readout(page, "36,720")
 
 
@@ -67,9 +89,12 @@ def test_dragging_changes_the_readout(settings_node):
     page = settings_node
     before = readout(page, "30.3 %")
     x, y = page.evaluate(f"""() => {{ const node = {NODE}, place = node.widgets.findIndex(w => w.name === 'flat_ratio');
-        const drawn = document.querySelectorAll(`[data-node-id='${{node.id}}'] input`)[place]; // Nodes 2.0 draws it, the canvas does not
-        if (drawn) {{ const box = drawn.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }}
-        const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + node.widgets[place].last_y + 10]);
+        const drawn = document.querySelectorAll(`[data-node-id='${{node.id}}'] input`)[place];
+            // Nodes 2.0 draws it, the canvas does not
+        if (drawn) {{ const box = drawn.getBoundingClientRect(); return [box.x + box.width / 2,
+            box.y + box.height / 2]; }}
+        const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2,
+            node.pos[1] + node.widgets[place].last_y + 10]);
         const box = app.canvas.canvas.getBoundingClientRect(); return [box.x + x, box.y + y]; }}""")
     page.mouse.move(x, y)
     page.mouse.down()
@@ -88,23 +113,41 @@ def test_in_chinese(page):
     set_setting(page, "Comfy.Locale", "zh")
     try:
         # "compute left: 30.3 % of dense attention"; spelt out, since not every system reads Chinese in Python files
-        assert "\u5269\u4f59\u8ba1\u7b97\u91cf\u4e3a\u7a20\u5bc6\u6ce8\u610f\u529b\u7684 30.3 %" in readout(page, "\u5269\u4f59")
+        assert "\u5269\u4f59\u8ba1\u7b97\u91cf\u4e3a\u7a20\u5bc6\u6ce8\u610f\u529b\u7684 30.3 %" in readout(
+            page, "\u5269\u4f59"
+        )
     finally:
         set_setting(page, "Comfy.Locale", "en")
 
 
 def test_nothing_of_it_is_saved_or_sent(page):
     open_workflow(page, WORKFLOW)
-    saved, sent = page.evaluate(f"async () => [{NODE}.serialize().widgets_values, Object.values((await app.graphToPrompt()).output).find(n => n.class_type === 'SparseAttentionSettings').inputs]")
+    saved, sent = page.evaluate(
+        f"async () => [{NODE}.serialize().widgets_values, Object.values((await "
+        "app.graphToPrompt()).output).find(n => n.class_type === 'SparseAttentionSettings').inputs]"
+    )
     assert saved == [0.0625, 0.125, 0.5, "auto", "sharpest (as released)"]
     assert not {"preset", "budget"} & sent.keys()
 
 
 def test_the_canvas_counts_as_the_model_does(page):
-    cases = [{"sar": sar, "srr": srr, "flat_ratio": flat, "backend": backend, "target": target}
-             for sar in (0.0, 0.0625, 0.3, 1.0) for srr in (0.0, 0.125, 1.0) for flat in (0.0, 0.37, 1.0) for target in (30, 64, 1000, 42_840, 14_040) for backend in ("auto", "dense")]
-    ours = page.evaluate("""async cases => { const budget = await import('/extensions/ComfyUI-LIVEditor/budget.js');
-        return cases.map(c => budget.denseFraction(c, c.target)); }""", cases)
-    for case, fraction in zip(cases, ours):
-        config = SparseAttentionConfig.from_settings(**{k: v for k, v in case.items() if k != "target"}, dense_half="sharpest")
-        assert fraction == pytest.approx(config.dense_fraction(TokenLayout(case["target"], case["target"])), abs=1e-9), case
+    cases = [
+        {"sar": sar, "srr": srr, "flat_ratio": flat, "backend": backend, "target": target}
+        for sar in (0.0, 0.0625, 0.3, 1.0)
+        for srr in (0.0, 0.125, 1.0)
+        for flat in (0.0, 0.37, 1.0)
+        for target in (30, 64, 1000, 42_840, 14_040)
+        for backend in ("auto", "dense")
+    ]
+    ours = page.evaluate(
+        """async cases => { const budget = await import('/extensions/ComfyUI-LIVEditor/budget.js');
+        return cases.map(c => budget.denseFraction(c, c.target)); }""",
+        cases,
+    )
+    for case, fraction in zip(cases, ours, strict=True):
+        config = SparseAttentionConfig.from_settings(
+            **{k: v for k, v in case.items() if k != "target"}, dense_half="sharpest"
+        )
+        assert fraction == pytest.approx(
+            config.dense_fraction(TokenLayout(case["target"], case["target"])), abs=1e-9
+        ), case

@@ -31,14 +31,20 @@ def press(page, *keys):
 
 
 def at_frame(page, frame):
-    page.wait_for_function("([c, f]) => document.querySelector(c).dataset.frame === String(f)", arg=[CANVAS, frame], timeout=10_000)
+    page.wait_for_function(
+        "([c, f]) => document.querySelector(c).dataset.frame === String(f)", arg=[CANVAS, frame], timeout=10_000
+    )
     page.wait_for_timeout(150)
 
 
 def pixels(page):
     """What the canvas shows, [H, W, 3]."""
-    width, height, data = page.evaluate("""c => { const canvas = document.querySelector(c);
-        return [canvas.width, canvas.height, Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data)]; }""", CANVAS)
+    width, height, data = page.evaluate(
+        """c => { const canvas = document.querySelector(c);
+        return [canvas.width, canvas.height, Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width,
+            canvas.height).data)]; }""",
+        CANVAS,
+    )
     return np.array(data).reshape(height, width, 4)[..., :3]
 
 
@@ -55,9 +61,11 @@ def test_both_clips_at_the_same_time_code(player):
         press(page, "Home", *["ArrowRight"] * frame) if frame < 10 else press(page, "End")
         at_frame(page, frame)
         shown, middle = pixels(page), before.shape[2] // 2
-        left, right = np.s_[:, :middle - 4], np.s_[:, middle + 4:]
+        left, right = np.s_[:, : middle - 4], np.s_[:, middle + 4 :]
         assert apart(shown[left], before[frame][left]) < 4 and apart(shown[right], after[frame][right]) < 4
-        nearest = min(range(FRAMES), key=lambda f: apart(shown[right], after[f][right]) + apart(shown[left], before[f][left]))
+        nearest = min(
+            range(FRAMES), key=lambda f: apart(shown[right], after[f][right]) + apart(shown[left], before[f][left])
+        )
         assert nearest == frame
     assert f"{FRAMES} / {FRAMES}" in page.locator(".liveditor-compare output").text_content()
 
@@ -75,7 +83,9 @@ def test_the_border_is_dragged_and_moved_by_keys(player):
     page.mouse.up()
     almost = np.s_[:, :-12]
     assert apart(pixels(page)[almost], before[0][almost]) < 4
-    assert page.evaluate("() => [...app.graph.nodes.find(n => n.type === 'CompareVideos').pos]") == node, "the node must stay where it is"
+    assert page.evaluate("() => [...app.graph.nodes.find(n => n.type === 'CompareVideos').pos]") == node, (
+        "the node must stay where it is"
+    )
     press(page, *["["] * 50)
     rest = np.s_[:, 12:]
     assert apart(pixels(page)[rest], after[0][rest]) < 4
@@ -87,19 +97,31 @@ def test_side_by_side_playing_scrubbing_and_full_screen(player):
     press(page, "Home", "b")
     at_frame(page, 0)
     assert apart(pixels(page), np.concatenate([clips[0][0], clips[1][0]], axis=1)) < 4
-    page.evaluate("""c => { window.framesSeen = new Set(); window.keysLeaked = []; window.addEventListener('keydown', event => event.key !== 'Shift' && window.keysLeaked.push(event.key));
-        new MutationObserver(() => window.framesSeen.add(Number(document.querySelector(c).dataset.frame))).observe(document.querySelector(c), {attributes: true}); }""", CANVAS)
+    page.evaluate(
+        """c => { window.framesSeen = new Set(); window.keysLeaked = []; window.addEventListener('keydown',
+            event => event.key !== 'Shift' && window.keysLeaked.push(event.key));
+        new MutationObserver(() =>
+            window.framesSeen.add(Number(document.querySelector(c).dataset.frame)))
+            .observe(document.querySelector(c), {attributes: true}); }""",
+        CANVAS,
+    )
     press(page, "b", "End")
     at_frame(page, FRAMES - 1)
     press(page, " ")
-    page.wait_for_function("n => window.framesSeen.size >= n - 4", arg=FRAMES, timeout=20_000)  # all around, not from where it was stopped; a slow browser drops some
+    page.wait_for_function(
+        "n => window.framesSeen.size >= n - 4", arg=FRAMES, timeout=20_000
+    )  # all around, not from where it was stopped; a slow browser drops some
     assert min(page.evaluate("() => [...window.framesSeen]")) < 4
     press(page, "m", "m", " ")
-    page.locator(".liveditor-compare input[type=range]").evaluate("e => { e.value = 11; e.dispatchEvent(new Event('input')); }")
+    page.locator(".liveditor-compare input[type=range]").evaluate(
+        "e => { e.value = 11; e.dispatchEvent(new Event('input')); }"
+    )
     at_frame(page, 11)
     press(page, "Shift+ArrowLeft")
     at_frame(page, 1)
-    assert page.evaluate("() => window.keysLeaked") == [], "keys must not reach the canvas, where they mean other things"
+    assert page.evaluate("() => window.keysLeaked") == [], (
+        "keys must not reach the canvas, where they mean other things"
+    )
     press(page, "f")
     page.wait_for_function("() => document.fullscreenElement?.classList.contains('liveditor-compare')", timeout=10_000)
     press(page, "f")

@@ -6,20 +6,28 @@ import host
 import pytest
 from canvas import bring_into_view, open_workflow, set_setting
 
-WORDS = {language: json.loads((host.PACK / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8")) for language in ("en", "zh")}
-SHOWN_BY = {"RecordAttention": "liveditor_inspect", "InspectAttention": "liveditor_inspect"}  # the others are in the demo
+WORDS = {
+    language: json.loads((host.PACK / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    for language in ("en", "zh")
+}
+SHOWN_BY = {
+    "RecordAttention": "liveditor_inspect",
+    "InspectAttention": "liveditor_inspect",
+}  # the others are in the demo
 HELP = ".node-help-content"
 
 
 @pytest.fixture(scope="module", params=WORDS)
 def language(page, request):
     """A page that was opened by a user of this language."""
+
     def reopen(language):
         set_setting(page, "Comfy.Locale", language)
         page.wait_for_timeout(500)
         page.reload()
         page.wait_for_function("window.app?.extensionManager && window.app.canvas", timeout=60_000)
         page.wait_for_selector(".p-blockui-mask", state="hidden")
+
     reopen(request.param)
     yield request.param
     reopen("en")
@@ -30,17 +38,29 @@ def test_labels_and_help(page, language, node_type):
     words = WORDS[language][node_type]
     open_workflow(page, host.PACK / "workflows" / f"{SHOWN_BY.get(node_type, 'liveditor_demo')}.json")
     bring_into_view(page, node_type)
-    title, inputs = page.evaluate("""type => { const node = app.graph.nodes.find(n => n.type === type); app.canvas.selectNode(node); app.canvas.setDirty(true, true);
-        return [node.title, node.inputs.map(i => [i.name, i.label ?? i.localized_name ?? i.name])]; }""", node_type)
+    title, inputs = page.evaluate(
+        """type => { const node = app.graph.nodes.find(n => n.type === type); app.canvas.selectNode(node);
+            app.canvas.setDirty(true, true);
+        return [node.title, node.inputs.map(i => [i.name, i.label ?? i.localized_name ?? i.name])]; }""",
+        node_type,
+    )
     assert title == words["display_name"]
     for name, label in inputs:
         if name in words["inputs"]:
             assert label == words["inputs"][name]["name"], name
     page.get_by_test_id("info-button").click()
-    page.wait_for_function("([help, title]) => document.querySelector(help)?.textContent.includes(title)", arg=[HELP, words["description"][:20]], timeout=10_000)
+    page.wait_for_function(
+        "([help, title]) => document.querySelector(help)?.textContent.includes(title)",
+        arg=[HELP, words["description"][:20]],
+        timeout=10_000,
+    )
     text = page.locator(HELP).first.text_content()
     assert all(entry["name"] in text for entry in words["inputs"].values())
-    page.wait_for_function("help => [...document.querySelectorAll(`${help} img`)].some(i => i.naturalWidth > 300)", arg=HELP, timeout=10_000)
+    page.wait_for_function(
+        "help => [...document.querySelectorAll(`${help} img`)].some(i => i.naturalWidth > 300)",
+        arg=HELP,
+        timeout=10_000,
+    )
 
 
 def test_english_words_are_those_of_the_nodes(page):
@@ -48,8 +68,14 @@ def test_english_words_are_those_of_the_nodes(page):
     info = page.client.get("object_info")
     for name, words in WORDS["en"].items():
         node = info[name]
-        inputs = {key: options[0] for key, (_, *options) in (node["input"].get("required", {}) | node["input"].get("optional", {})).items()}
+        inputs = {
+            key: options[0]
+            for key, (_, *options) in (node["input"].get("required", {}) | node["input"].get("optional", {})).items()
+        }
         assert words["display_name"] == node["display_name"] and words["description"] == node["description"]
-        assert words["inputs"] == {key: {"name": options.get("display_name") or key, "tooltip": options["tooltip"]} for key, options in inputs.items()}
+        assert words["inputs"] == {
+            key: {"name": options.get("display_name") or key, "tooltip": options["tooltip"]}
+            for key, options in inputs.items()
+        }
         assert [output["name"] for output in words["outputs"].values()] == node["output_name"]
         assert [output.get("tooltip") for output in words["outputs"].values()] == node["output_tooltips"]

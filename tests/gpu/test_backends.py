@@ -1,6 +1,6 @@
 """The GPU backends on a GPU: needs torch, Triton and pytest, not ComfyUI.
 
-    python -m pytest --import-mode=importlib -c pyproject.toml tests/gpu
+python -m pytest --import-mode=importlib -c pyproject.toml tests/gpu
 """
 
 import importlib
@@ -26,7 +26,13 @@ def backend(name):
 
 
 BACKENDS = [name for name in ("triton", "tilelang") if unavailable_reason(name, DEVICE) is None]
-LARGER = [(3000, 3100, 1, 1, 64), (1000, 1100, 2, 2, 128), (2040, 2040, 1, 2, 128), (4096, 4096, 1, 2, 64), (63 * 64, 5000, 1, 2, 64)]
+LARGER = [
+    (3000, 3100, 1, 1, 64),
+    (1000, 1100, 2, 2, 128),
+    (2040, 2040, 1, 2, 128),
+    (4096, 4096, 1, 2, 64),
+    (63 * 64, 5000, 1, 2, 64),
+]
 
 
 def test_triton_can_run():
@@ -37,7 +43,9 @@ def test_triton_can_run():
 @pytest.mark.parametrize("shape", SHAPES + LARGER, ids=str)
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_operation(name, shape, dtype):
-    backend_checks.check_all(backend(name), Case(shape, dtype, DEVICE), tolerance=2e-3 if dtype == torch.float16 else 1e-2)
+    backend_checks.check_all(
+        backend(name), Case(shape, dtype, DEVICE), tolerance=2e-3 if dtype == torch.float16 else 1e-2
+    )
 
 
 @pytest.mark.parametrize("activations", ACTIVATION_NAMES)
@@ -47,9 +55,16 @@ def test_on_what_the_small_model_computes(name, activations):
     case = Case.recorded(activations, torch.bfloat16, DEVICE)
     backend_checks.check_all(backend(name), case, tolerance=1e-2)
     for ratios in ((0.25, 1.0, 0.5), (0.0625, 0.125, 0.5), (0.25, 0.5, 0.0)):
-        ours, expected = (in_context_sparse_attention(*(x.to(dtype) for x in (case.q, case.k, case.v)), case.gate, layout=case.layout, config=SparseAttentionConfig(*ratios, backend=chosen),
-                                                      dense_attention=torch.nn.functional.scaled_dot_product_attention)
-                          for chosen, dtype in ((name, torch.bfloat16), ("pytorch", torch.float32)))
+        ours, expected = (
+            in_context_sparse_attention(
+                *(x.to(dtype) for x in (case.q, case.k, case.v)),
+                case.gate,
+                layout=case.layout,
+                config=SparseAttentionConfig(*ratios, backend=chosen),
+                dense_attention=torch.nn.functional.scaled_dot_product_attention,
+            )
+            for chosen, dtype in ((name, torch.bfloat16), ("pytorch", torch.float32))
+        )
         backend_checks.close(ours, expected, 1e-2)
 
 
@@ -64,13 +79,22 @@ def test_errs_at_most_twice_as_much_as_plain_attention(name, shape):
     """Against the reference in fp32 with the same selection: the error may be twice that of plain bf16 attention."""
     case = Case(shape, torch.bfloat16, DEVICE)
     exact, ours = [torch.zeros_like(case.q, dtype=t) for t in (torch.float32, torch.bfloat16)]
-    backend("pytorch").sparse_attention(*(x.float() for x in (case.q, case.k, case.v)), out=exact, **case.sparse_arguments())
+    backend("pytorch").sparse_attention(
+        *(x.float() for x in (case.q, case.k, case.v)), out=exact, **case.sparse_arguments()
+    )
     backend(name).sparse_attention(case.q, case.k, case.v, out=ours, **case.sparse_arguments())
-    plain = torch.softmax(case.q.float() @ case.k.float().transpose(-1, -2) * case.q.shape[-1] ** -0.5, dim=-1) @ case.v.float()
-    plain_error = (torch.nn.functional.scaled_dot_product_attention(case.q, case.k, case.v).float() - plain).abs().mean()
+    plain = (
+        torch.softmax(case.q.float() @ case.k.float().transpose(-1, -2) * case.q.shape[-1] ** -0.5, dim=-1)
+        @ case.v.float()
+    )
+    plain_error = (
+        (torch.nn.functional.scaled_dot_product_attention(case.q, case.k, case.v).float() - plain).abs().mean()
+    )
     rows = torch.zeros(exact.shape[:3], dtype=torch.bool, device=DEVICE)
     rows = torch.nn.functional.pad(rows, (0, -rows.shape[-1] % 64)).unflatten(-1, (-1, 64))
-    rows = rows.scatter(2, case.chosen.sparse_blocks.long().unsqueeze(-1).expand(-1, -1, -1, 64), True).flatten(2)[:, :, :exact.shape[2]]
+    rows = rows.scatter(2, case.chosen.sparse_blocks.long().unsqueeze(-1).expand(-1, -1, -1, 64), True).flatten(2)[
+        :, :, : exact.shape[2]
+    ]
     assert (ours.float() - exact)[rows].abs().mean() <= 2 * plain_error
 
 
@@ -79,7 +103,7 @@ def test_errs_at_most_twice_as_much_as_plain_attention(name, shape):
 def test_backends_agree_on_the_same_selection(shape):
     case = Case(shape, torch.bfloat16, DEVICE)
     outs = [torch.zeros_like(case.q) for _ in BACKENDS]
-    for name, out in zip(BACKENDS, outs):
+    for name, out in zip(BACKENDS, outs, strict=True):
         backend(name).sparse_attention(case.q, case.k, case.v, out=out, **case.sparse_arguments())
     assert (outs[0].float() - outs[1].float()).abs().mean() <= 1e-4
 
@@ -93,21 +117,44 @@ def test_the_whole_method(name, dtype, target, source):
     for chosen in (name, "pytorch"):
         config = SparseAttentionConfig(backend=chosen)
         x = [t if chosen == name else t.float() for t in (case.q, case.k, case.v)]
-        out[chosen] = in_context_sparse_attention(*x, case.gate, layout=TokenLayout(target, source), config=config,
-                                                   dense_attention=torch.nn.functional.scaled_dot_product_attention)
+        out[chosen] = in_context_sparse_attention(
+            *x,
+            case.gate,
+            layout=TokenLayout(target, source),
+            config=config,
+            dense_attention=torch.nn.functional.scaled_dot_product_attention,
+        )
     backend_checks.close(out[name], out["pytorch"], 1e-2)
 
 
-@pytest.mark.parametrize("settings", [{"dense_query_ratio": 0.0}, {"dense_query_ratio": 1.0}, {"source_keep_ratio": 0.0}, {"source_keep_ratio": 1.0}, {"exact_kv_ratio": 0.0},
-                                      {"exact_kv_ratio": 1.0}, {"dense_query_ratio": 0.0, "source_keep_ratio": 0.0, "exact_kv_ratio": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dense_query_ratio": 0.0},
+        {"dense_query_ratio": 1.0},
+        {"source_keep_ratio": 0.0},
+        {"source_keep_ratio": 1.0},
+        {"exact_kv_ratio": 0.0},
+        {"exact_kv_ratio": 1.0},
+        {"dense_query_ratio": 0.0, "source_keep_ratio": 0.0, "exact_kv_ratio": 0.0},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("target, source", [(300, 340), (128, 1), (320, 320)])
 @pytest.mark.parametrize("name", BACKENDS)
 def test_ends_of_the_settings(name, target, source, settings):
     case = Case((target, source, 2, 2, 128), torch.bfloat16, DEVICE)
     layout = TokenLayout(target, source)
-    ours, expected = (in_context_sparse_attention(*(x.to(dtype) for x in (case.q, case.k, case.v)), case.gate, layout=layout, config=SparseAttentionConfig(backend=chosen, **settings),
-                                                  dense_attention=torch.nn.functional.scaled_dot_product_attention)
-                      for chosen, dtype in ((name, torch.bfloat16), ("pytorch", torch.float32)))
+    ours, expected = (
+        in_context_sparse_attention(
+            *(x.to(dtype) for x in (case.q, case.k, case.v)),
+            case.gate,
+            layout=layout,
+            config=SparseAttentionConfig(backend=chosen, **settings),
+            dense_attention=torch.nn.functional.scaled_dot_product_attention,
+        )
+        for chosen, dtype in ((name, torch.bfloat16), ("pytorch", torch.float32))
+    )
     backend_checks.close(ours, expected, 1e-2)
 
 
@@ -117,10 +164,13 @@ def test_a_new_length_compiles_nothing_in_triton():
     def run(tokens):
         case = Case((tokens, tokens, 1, 2, 128), torch.bfloat16, DEVICE)
         backend_checks.check_all(triton_backend, case, 1e-2)
+
     run(2040)
     kernels = [value for value in vars(triton_backend).values() if hasattr(value, "device_caches")]
+
     def compiled():
         return sum(len(cache[0]) for kernel in kernels for cache in kernel.device_caches.values())
+
     before = compiled()
     run(2032)
     run(1969)
@@ -137,7 +187,9 @@ def test_offsets_past_2_to_the_31(name):
     means = backend(name).block_means(x.transpose(1, 2), target=tokens // 2)
     assert means[0, -1, -1].eq(3).all() and means[0, -1, -2].eq(0).all() and means[0, -2].eq(0).all()
     blocks = torch.full((1, heads, 1), tokens // 64 - 1, dtype=torch.int32, device=DEVICE)
-    out = backend(name).gather_query_blocks(x.transpose(1, 2), head_index=torch.arange(heads, dtype=torch.int32, device=DEVICE), query_blocks=blocks)
+    out = backend(name).gather_query_blocks(
+        x.transpose(1, 2), head_index=torch.arange(heads, dtype=torch.int32, device=DEVICE), query_blocks=blocks
+    )
     assert out[-1].eq(3).all() and out[:-1].eq(0).all()
 
 
@@ -159,7 +211,9 @@ def test_any_strides(name):
     out = torch.zeros_like(q)
     backend(name).sparse_attention(q, k, v, out=out, **case.sparse_arguments())
     assert torch.equal(out, expected)
-    wide = torch.randn(1, case.q.shape[2], 3, case.q.shape[1], case.q.shape[3], device=DEVICE, dtype=torch.bfloat16)  # as one projection gives them
+    wide = torch.randn(
+        1, case.q.shape[2], 3, case.q.shape[1], case.q.shape[3], device=DEVICE, dtype=torch.bfloat16
+    )  # as one projection gives them
     q, k, v = (wide[:, :, i].copy_(x.transpose(1, 2)).transpose(1, 2) for i, x in enumerate((case.q, case.k, case.v)))
     out.zero_()
     backend(name).sparse_attention(q, k, v, out=out, **case.sparse_arguments())
@@ -171,7 +225,11 @@ def test_any_strides(name):
 def test_in_groups_of_heads_and_over_the_queries(name, target, source, monkeypatch):
     """Heads in several groups and the answer written over the queries: the same as at once and elsewhere."""
     case = Case((target, source, 2, 5, 128), torch.bfloat16, DEVICE)
-    options = {"layout": TokenLayout(target, source), "config": SparseAttentionConfig(backend=name), "dense_attention": torch.nn.functional.scaled_dot_product_attention}
+    options = {
+        "layout": TokenLayout(target, source),
+        "config": SparseAttentionConfig(backend=name),
+        "dense_attention": torch.nn.functional.scaled_dot_product_attention,
+    }
     expected = in_context_sparse_attention(case.q, case.k, case.v, case.gate, **options)
     monkeypatch.setattr(sparse_attention, "SMALLEST_GROUP", 1)
     monkeypatch.setattr(sparse_attention, "GATHERED_AT_ONCE", 0.5)

@@ -29,7 +29,9 @@ def test_what_they_are_used_for():
         assert token_ops._kernels(x.double(), update) is None
         assert token_ops.add(x, update, gate=gate, in_place=True).data_ptr() == x.data_ptr()
         per_token = torch.randn(1, x.shape[1], x.shape[2], device=DEVICE)
-        total, out = token_ops.add_and_normalise(x, update, gate=per_token, scale=scale, shift=shift, eps=1e-6, dtype=torch.bfloat16)
+        total, out = token_ops.add_and_normalise(
+            x, update, gate=per_token, scale=scale, shift=shift, eps=1e-6, dtype=torch.bfloat16
+        )
         torch.testing.assert_close(total, x + update * per_token)
     assert token_ops._kernels(x, update) is None, "training needs gradients"
 

@@ -41,7 +41,13 @@ def edit_prompt(client):
     prompt = client.to_api(workflow)
     host.remove(prompt, "CompareVideos")
     host.set_inputs(prompt, "LoadVideo", file="carphone_pristine.mp4")
-    host.set_inputs(prompt, "LoadLIVEditor", checkpoint=tiny_models.TRANSFORMER, text_encoder=tiny_models.TEXT_ENCODER, vae=tiny_models.VAE)
+    host.set_inputs(
+        prompt,
+        "LoadLIVEditor",
+        checkpoint=tiny_models.TRANSFORMER,
+        text_encoder=tiny_models.TEXT_ENCODER,
+        vae=tiny_models.VAE,
+    )
     host.set_inputs(prompt, "EncodeSourceVideo", size="custom", width=64, height=48, max_frames=9)
     host.set_inputs(prompt, "LIVEditSampler", steps=2)
     return prompt

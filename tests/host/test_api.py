@@ -23,8 +23,13 @@ def probe(path):
     with av.open(str(path)) as container:
         video = container.streams.video[0]
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video)]
-        return {"frames": len(frames), "fps": float(video.average_rate), "size": (video.width, video.height),
-                "audio": len(container.streams.audio), "pixels": np.stack(frames)}
+        return {
+            "frames": len(frames),
+            "fps": float(video.average_rate),
+            "size": (video.width, video.height),
+            "audio": len(container.streams.audio),
+            "pixels": np.stack(frames),
+        }
 
 
 def write_video(name, frames, size=(64, 48), fps=16, audio=False, picture=True):
@@ -32,7 +37,10 @@ def write_video(name, frames, size=(64, 48), fps=16, audio=False, picture=True):
     with av.open(str(host.RUN / "input" / name), "w") as container:
         if picture:
             stream = container.add_stream("h264", rate=fps)
-            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
+            stream.width, stream.height, stream.pix_fmt = (
+                *size,
+                "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p",
+            )
         sound = container.add_stream("aac", rate=48000, layout="mono") if audio else None
         for i in range(frames if picture else 0):
             image = np.full((size[1], size[0], 3), 40 + 10 * (i % 20), np.uint8)
@@ -80,11 +88,24 @@ def test_the_client_script_edits_a_video(client, tmp_path):
     script = host.PACK / "workflows" / "api" / "edit.py"
     assert script.read_text(encoding="utf-8").count("\n") <= 25
     edit = [sys.executable, str(script), str(host.CLIPS / "carphone_pristine.mp4")]
-    subprocess.run([*edit, "invert the colours", str(tmp_path / "edited.mp4"), f"http://{client.address}"], check=True, timeout=300)
+    subprocess.run(
+        [*edit, "invert the colours", str(tmp_path / "edited.mp4"), f"http://{client.address}"], check=True, timeout=300
+    )
     out = probe(tmp_path / "edited.mp4")
     assert out["frames"] == 17 and out["size"] == (256, 112) and out["pixels"].std() > 20
     (tmp_path / "no.mp4").write_text("no video")
-    failed = subprocess.run([*edit[:2], str(tmp_path / "no.mp4"), "invert the colours", str(tmp_path / "not.mp4"), f"http://{client.address}"], capture_output=True, text=True, timeout=300)
+    failed = subprocess.run(
+        [
+            *edit[:2],
+            str(tmp_path / "no.mp4"),
+            "invert the colours",
+            str(tmp_path / "not.mp4"),
+            f"http://{client.address}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert failed.returncode and not (tmp_path / "not.mp4").exists()
 
 
@@ -101,7 +122,9 @@ def test_size_rate_length_and_sound_of_the_source(client, edit_prompt):
     set_inputs(edit_prompt, "EncodeSourceVideo", max_frames=10, start=1.0)
     set_inputs(edit_prompt, "DecodeVideo", fps="as the source", original_size=True)
     out = probe(host.saved_file(client.run(edit_prompt)))
-    assert out["frames"] == 16 and out["fps"] == 25 and out["size"] == (1280, 720) and out["audio"] == 1  # 10 frames at 16 fps last 16 at 25
+    assert (
+        out["frames"] == 16 and out["fps"] == 25 and out["size"] == (1280, 720) and out["audio"] == 1
+    )  # 10 frames at 16 fps last 16 at 25
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
@@ -109,8 +132,14 @@ def test_odd_sizes(client, edit_prompt, fit):
     set_inputs(edit_prompt, "LoadVideo", file=write_video("odd.mp4", 5, size=(101, 67)))
     set_inputs(edit_prompt, "EncodeSourceVideo", fit=fit)
     set_inputs(edit_prompt, "DecodeVideo", original_size=True)
-    edit_prompt["images"] = {"class_type": "GetVideoComponents", "inputs": {"video": [key_of(edit_prompt, "DecodeVideo"), 0]}}
-    edit_prompt["save"] = {"class_type": "SaveImage", "inputs": {"images": ["images", 0], "filename_prefix": f"odd_{fit}"}}
+    edit_prompt["images"] = {
+        "class_type": "GetVideoComponents",
+        "inputs": {"video": [key_of(edit_prompt, "DecodeVideo"), 0]},
+    }
+    edit_prompt["save"] = {
+        "class_type": "SaveImage",
+        "inputs": {"images": ["images", 0], "filename_prefix": f"odd_{fit}"},
+    }
     del edit_prompt[key_of(edit_prompt, "SaveVideo")]  # H.264 itself cannot hold odd sizes; the frames can
     saved = client.run(edit_prompt)["save"]["images"]
     assert len(saved) == 5
@@ -120,7 +149,10 @@ def test_odd_sizes(client, edit_prompt, fit):
 
 
 def test_images_as_input(client, edit_prompt):
-    edit_prompt["frames"] = {"class_type": "GetVideoComponents", "inputs": {"video": [key_of(edit_prompt, "LoadVideo"), 0]}}
+    edit_prompt["frames"] = {
+        "class_type": "GetVideoComponents",
+        "inputs": {"video": [key_of(edit_prompt, "LoadVideo"), 0]},
+    }
     set_inputs(edit_prompt, "EncodeSourceVideo", video=["frames", 0], image_fps=30.0, fps="as the source", max_frames=7)
     out = probe(host.saved_file(client.run(edit_prompt)))
     assert out["frames"] == 7 and out["fps"] == 30
@@ -134,13 +166,31 @@ def test_stock_workflow_gives_the_same_latent(client, edit_prompt):
     sampler = stock[sampler_key]["inputs"]
     encode |= {"positive": sampler["positive"], "negative": sampler["negative"]}
     source = key_of(stock, "EncodeSourceVideo")
-    stock["unet"] = {"class_type": "UNETLoader", "inputs": {"unet_name": tiny_models.TRANSFORMER, "weight_dtype": "default"}}
-    stock[sampler_key] = {"class_type": "KSampler", "inputs": {
-        "model": ["unet", 0], "positive": [source, 1], "negative": [source, 2], "latent_image": [source, 3], "seed": sampler["seed"],
-        "steps": sampler["steps"], "cfg": sampler["cfg"], "sampler_name": "flow_unipc", "scheduler": "wan_flow", "denoise": 1.0}}
+    stock["unet"] = {
+        "class_type": "UNETLoader",
+        "inputs": {"unet_name": tiny_models.TRANSFORMER, "weight_dtype": "default"},
+    }
+    stock[sampler_key] = {
+        "class_type": "KSampler",
+        "inputs": {
+            "model": ["unet", 0],
+            "positive": [source, 1],
+            "negative": [source, 2],
+            "latent_image": [source, 3],
+            "seed": sampler["seed"],
+            "steps": sampler["steps"],
+            "cfg": sampler["cfg"],
+            "sampler_name": "flow_unipc",
+            "scheduler": "wan_flow",
+            "denoise": 1.0,
+        },
+    }
     latents = []
     for prompt in (edit_prompt, stock):
-        prompt["latent"] = {"class_type": "SaveLatent", "inputs": {"samples": [sampler_key, 0], "filename_prefix": "latents/test"}}
+        prompt["latent"] = {
+            "class_type": "SaveLatent",
+            "inputs": {"samples": [sampler_key, 0], "filename_prefix": "latents/test"},
+        }
         item = client.run(prompt)["latent"]["latents"][0]
         latents.append(load_file(host.RUN / item["type"] / item["subfolder"] / item["filename"])["latent_tensor"])
     assert torch.equal(*latents)
@@ -149,12 +199,21 @@ def test_stock_workflow_gives_the_same_latent(client, edit_prompt):
 def test_two_settings_in_one_graph(client, edit_prompt):
     sampler = edit_prompt[key_of(edit_prompt, "LIVEditSampler")]
     settings = edit_prompt[key_of(edit_prompt, "SparseAttentionSettings")]
-    edit_prompt["settings2"] = {"class_type": "SparseAttentionSettings", "inputs": settings["inputs"] | {"backend": "dense"}}
-    edit_prompt["sampler2"] = {"class_type": "LIVEditSampler", "inputs": sampler["inputs"] | {"model": ["settings2", 0]}}
+    edit_prompt["settings2"] = {
+        "class_type": "SparseAttentionSettings",
+        "inputs": settings["inputs"] | {"backend": "dense"},
+    }
+    edit_prompt["sampler2"] = {
+        "class_type": "LIVEditSampler",
+        "inputs": sampler["inputs"] | {"model": ["settings2", 0]},
+    }
     set_inputs(edit_prompt, "EncodeSourceVideo", width=160, height=128)
     keys = [next(k for k, n in edit_prompt.items() if n is sampler), "sampler2"]
     for key in keys:
-        edit_prompt[f"latent{key}"] = {"class_type": "SaveLatent", "inputs": {"samples": [key, 0], "filename_prefix": "latents/two"}}
+        edit_prompt[f"latent{key}"] = {
+            "class_type": "SaveLatent",
+            "inputs": {"samples": [key, 0], "filename_prefix": "latents/two"},
+        }
     outputs = client.run(edit_prompt)
     items = [outputs[f"latent{key}"]["latents"][0] for key in keys]
     sparse, dense = (load_file(host.RUN / i["type"] / i["subfolder"] / i["filename"])["latent_tensor"] for i in items)
@@ -168,7 +227,11 @@ def test_progress_and_previews(client, edit_prompt):
     def record(message):
         if isinstance(message, bytes) and struct.unpack(">I", message[:4])[0] in (1, 4):
             previews.append(message)
-        elif isinstance(message, dict) and message["type"] == "progress" and message["data"]["node"] == key_of(edit_prompt, "LIVEditSampler"):
+        elif (
+            isinstance(message, dict)
+            and message["type"] == "progress"
+            and message["data"]["node"] == key_of(edit_prompt, "LIVEditSampler")
+        ):
             progress.append((message["data"]["value"], message["data"]["max"]))
 
     client.run(edit_prompt, record)
@@ -231,7 +294,12 @@ def tiny_weights():
 def test_corrupt_checkpoint(client, edit_prompt):
     data = (MODELS / "diffusion_models" / tiny_models.TRANSFORMER).read_bytes()
     set_inputs(edit_prompt, "LoadLIVEditor", checkpoint=checkpoint("truncated.safetensors", data=data[:-1000]))
-    refused(client, edit_prompt, "Load LIVEditor: truncated.safetensors: the file is truncated or damaged", "Download or convert it again")
+    refused(
+        client,
+        edit_prompt,
+        "Load LIVEditor: truncated.safetensors: the file is truncated or damaged",
+        "Download or convert it again",
+    )
 
 
 def test_pickle_with_code_does_not_run(client, edit_prompt, tmp_path):
@@ -241,14 +309,24 @@ def test_pickle_with_code_does_not_run(client, edit_prompt, tmp_path):
 
     torch.save({"state_dict": Code()}, MODELS / "diffusion_models" / "code.pt")
     set_inputs(edit_prompt, "LoadLIVEditor", checkpoint="code.pt")
-    refused(client, edit_prompt, "Load LIVEditor: code.pt: a LIVEditor checkpoint must be a safetensors file", "checkpoint convert")
+    refused(
+        client,
+        edit_prompt,
+        "Load LIVEditor: code.pt: a LIVEditor checkpoint must be a safetensors file",
+        "checkpoint convert",
+    )
     assert not (tmp_path / "ran").exists()
 
 
 def test_plain_wan_checkpoint(client, edit_prompt):
     weights = {k: v for k, v in tiny_weights().items() if "source_video" not in k and "alpha" not in k}
     set_inputs(edit_prompt, "LoadLIVEditor", checkpoint=checkpoint("wan.safetensors", weights))
-    refused(client, edit_prompt, "wan.safetensors: this is a Wan model without a source stream", "Choose a LIVEditor checkpoint")
+    refused(
+        client,
+        edit_prompt,
+        "wan.safetensors: this is a Wan model without a source stream",
+        "Choose a LIVEditor checkpoint",
+    )
 
 
 def test_missing_weights_are_named(client, edit_prompt):
@@ -273,34 +351,73 @@ def test_missing_source_on_one_conditioning(client, edit_prompt):
     sampler = edit_prompt[key_of(edit_prompt, "LIVEditSampler")]["inputs"]
     source = key_of(edit_prompt, "EncodeSourceVideo")
     edit_prompt[source]["inputs"]["positive"] = sampler["positive"]
-    stock = {"model": sampler["model"], "positive": [source, 1], "negative": sampler["negative"], "latent_image": [source, 3], "seed": 1, "steps": 1,
-             "cfg": 2.5, "sampler_name": "flow_unipc", "scheduler": "wan_flow", "denoise": 1.0}
+    stock = {
+        "model": sampler["model"],
+        "positive": [source, 1],
+        "negative": sampler["negative"],
+        "latent_image": [source, 3],
+        "seed": 1,
+        "steps": 1,
+        "cfg": 2.5,
+        "sampler_name": "flow_unipc",
+        "scheduler": "wan_flow",
+        "denoise": 1.0,
+    }
     edit_prompt[key_of(edit_prompt, "LIVEditSampler")] = {"class_type": "KSampler", "inputs": stock}
     refused(client, edit_prompt, "the negative conditioning carries no source video", "Encode Source Video")
 
 
 def pngs(client, prompt, **images):
     """Run a prompt and get some of its IMAGEs without loss, uint8."""
-    saves = {name: {"class_type": "SaveImage", "inputs": {"images": output, "filename_prefix": f"api/{name}"}} for name, output in images.items()}
+    saves = {
+        name: {"class_type": "SaveImage", "inputs": {"images": output, "filename_prefix": f"api/{name}"}}
+        for name, output in images.items()
+    }
     outputs = client.run(prompt | saves)
-    return [np.concatenate([probe(host.RUN / image["type"] / image["subfolder"] / image["filename"])["pixels"] for image in outputs[name]["images"]]) for name in images]
+    return [
+        np.concatenate(
+            [
+                probe(host.RUN / image["type"] / image["subfolder"] / image["filename"])["pixels"]
+                for image in outputs[name]["images"]
+            ]
+        )
+        for name in images
+    ]
 
 
 def add_rectangle_mask(prompt, size, corner, inner):
     """A MASK of `size` that is 1 in a rectangle, by stock nodes; its output."""
     for name, value, (width, height) in (("nothing", 0.0, size), ("all", 1.0, inner)):
         prompt[name] = {"class_type": "SolidMask", "inputs": {"value": value, "width": width, "height": height}}
-    prompt["mask"] = {"class_type": "MaskComposite", "inputs": {"destination": ["nothing", 0], "source": ["all", 0], "x": corner[0], "y": corner[1], "operation": "add"}}
+    prompt["mask"] = {
+        "class_type": "MaskComposite",
+        "inputs": {
+            "destination": ["nothing", 0],
+            "source": ["all", 0],
+            "x": corner[0],
+            "y": corner[1],
+            "operation": "add",
+        },
+    }
     return ["mask", 0]
 
 
 @pytest.mark.parametrize("per_frame", [False, True])
 def test_outside_a_mask_every_pixel_is_the_sources(client, edit_prompt, per_frame):
-    """At the source's own size and rate, against the frames that the host reads; carphone is 176x144, 30 frames a second."""
+    """At the source's own size and rate, against the frames that the host reads.
+
+    Carphone is 176x144, 30 frames a second.
+    """
     host.remove(edit_prompt, "SaveVideo")
     mask = add_rectangle_mask(edit_prompt, (176, 144), (50, 40), (60, 50))
-    edit_prompt["original"] = {"class_type": "GetVideoComponents", "inputs": {"video": [key_of(edit_prompt, "LoadVideo"), 0]}}
-    edit_prompt["part"] = {"class_type": "ImageFromBatch", "inputs": {"image": ["original", 0], "batch_index": 4, "length": 17}}
+    edit_prompt["original"] = {
+        "class_type": "GetVideoComponents",
+        "inputs": {"video": [key_of(edit_prompt, "LoadVideo"), 0]},
+    }
+    edit_prompt["part"] = {
+        "class_type": "ImageFromBatch",
+        "inputs": {"image": ["original", 0], "batch_index": 4, "length": 17},
+    }
     if per_frame:  # as segmentation nodes give them, for the whole video: the frames themselves where they are bright
         edit_prompt["bright"] = {"class_type": "ImageToMask", "inputs": {"image": ["original", 0], "channel": "red"}}
         edit_prompt["threshold"] = {"class_type": "ThresholdMask", "inputs": {"mask": ["bright", 0], "value": 0.5}}
@@ -309,7 +426,9 @@ def test_outside_a_mask_every_pixel_is_the_sources(client, edit_prompt, per_fram
     set_inputs(edit_prompt, "LIVEditSampler", mask=mask)
     set_inputs(edit_prompt, "DecodeVideo", original_size=True, fps="as the source")  # the latent brings the mask along
     edit_prompt["drawn"] = {"class_type": "MaskToImage", "inputs": {"mask": mask}}
-    edited, source, inside = pngs(client, edit_prompt, edited=[key_of(edit_prompt, "DecodeVideo"), 1], source=["part", 0], inside=["drawn", 0])
+    edited, source, inside = pngs(
+        client, edit_prompt, edited=[key_of(edit_prompt, "DecodeVideo"), 1], source=["part", 0], inside=["drawn", 0]
+    )
     assert edited.shape == source.shape == (17, 144, 176, 3)
     inside = inside[4:21, ..., 0] > 0 if per_frame else np.broadcast_to(inside[..., 0] > 0, source.shape[:3])
     assert 0.05 < inside.mean() < 0.95
@@ -323,11 +442,16 @@ def test_masks_of_another_video(client, edit_prompt):
     edit_prompt["image"] = {"class_type": "MaskToImage", "inputs": {"mask": ["mask", 0]}}
     edit_prompt["masks"] = {"class_type": "ImageToMask", "inputs": {"image": ["two", 0], "channel": "red"}}
     set_inputs(edit_prompt, "DecodeVideo", mask=["masks", 0])
-    refused(client, edit_prompt, "Mask: must be one for all frames, or one for each of the 9 edited frames", "got 2 masks")
+    refused(
+        client, edit_prompt, "Mask: must be one for all frames, or one for each of the 9 edited frames", "got 2 masks"
+    )
 
 
 def test_latent_of_another_size(client, edit_prompt):
-    edit_prompt["other"] = {"class_type": "EmptyHunyuanLatentVideo", "inputs": {"width": 96, "height": 96, "length": 9, "batch_size": 1}}
+    edit_prompt["other"] = {
+        "class_type": "EmptyHunyuanLatentVideo",
+        "inputs": {"width": 96, "height": 96, "length": 9, "batch_size": 1},
+    }
     edit_prompt[key_of(edit_prompt, "DecodeVideo")]["inputs"]["samples"] = ["other", 0]
     refused(client, edit_prompt, "Decode Video: the latent must be of the source's size")
 

@@ -16,7 +16,10 @@ CHECKPOINT = host.RUN / "models" / "diffusion_models" / "faults.safetensors"
 
 
 def edited(client, prompt):
-    """The pixels of an edit; the video encoder gives the same frames back a little differently each time, another seed very differently."""
+    """The pixels of an edit.
+
+    The video encoder gives the same frames back a little differently each time, another seed very differently.
+    """
     with av.open(str(host.saved_file(client.run(prompt)))) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(float)
 
@@ -30,6 +33,7 @@ def queue(client, prompt):
             thread.result = host.saved_file(own.run(prompt, timeout=120))
         except host.WorkflowFailed as failure:
             thread.result = failure
+
     thread = threading.Thread(target=run)
     thread.start()
     return thread
@@ -51,10 +55,27 @@ def checkpoint(edit_prompt):
     CHECKPOINT.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("fault, words", [
-    ("out of memory", ("LIVEditor: out of GPU memory in step 2 of 3", "One call at this size needs about", "fp8 weights", "the next one starts afresh")),
-    ("GPU lost", ("LIVEditor: the GPU failed in step 2 of 3: CUDA error: unspecified launch failure.", "until ComfyUI is started again")),
-])
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        (
+            "out of memory",
+            (
+                "LIVEditor: out of GPU memory in step 2 of 3",
+                "One call at this size needs about",
+                "fp8 weights",
+                "the next one starts afresh",
+            ),
+        ),
+        (
+            "GPU lost",
+            (
+                "LIVEditor: the GPU failed in step 2 of 3: CUDA error: unspecified launch failure.",
+                "until ComfyUI is started again",
+            ),
+        ),
+    ],
+)
 def test_failures_in_the_middle_of_a_step(server, client, edit_prompt, fault, words):
     set_inputs(edit_prompt, "LIVEditSampler", steps=3)
     expected = edited(client, edit_prompt)
@@ -66,7 +87,9 @@ def test_failures_in_the_middle_of_a_step(server, client, edit_prompt, fault, wo
     for word in words:
         assert word in str(failure.value), str(failure.value)
     if fault == "out of memory":
-        assert "unloading all loaded models" in server.log_text(), "the host must see that memory ran out, to give it back"
+        assert "unloading all loaded models" in server.log_text(), (
+            "the host must see that memory ran out, to give it back"
+        )
     sampler["model"] = model
     sampler["seed"] = 43  # or the cached result would come back
     assert np.abs(edited(client, edit_prompt) - expected).mean() > 8
@@ -119,4 +142,9 @@ def test_the_report(client, edit_prompt):
     set_inputs(edit_prompt, "EncodeSourceVideo", width=128, height=80)
     edit_prompt["show"] = {"class_type": "PreviewAny", "inputs": {"source": [key_of(edit_prompt, "LIVEditSampler"), 1]}}
     text = client.run(edit_prompt)["show"]["text"][0]
-    assert "2 steps, 2 model calls of 240 tokens x 2" in text and "attention: pytorch on cpu" in text and "per step" in text and "triton: needs an NVIDIA GPU" in text
+    assert (
+        "2 steps, 2 model calls of 240 tokens x 2" in text
+        and "attention: pytorch on cpu" in text
+        and "per step" in text
+        and "triton: needs an NVIDIA GPU" in text
+    )

@@ -16,7 +16,9 @@ CASES = [("aligned", "released"), ("ragged", "exact")]
 
 @pytest.fixture
 def model(library):
-    return comfy.sd.load_diffusion_model(str(host.PACK / "tests" / "golden" / "aligned_weights.safetensors"), {"dtype": torch.float32})
+    return comfy.sd.load_diffusion_model(
+        str(host.PACK / "tests" / "golden" / "aligned_weights.safetensors"), {"dtype": torch.float32}
+    )
 
 
 def relative_error(out, expected):
@@ -32,7 +34,13 @@ def conditioning(model, io, name):
 def test_transformer(model, golden, case, tails):
     io = golden(f"{case}_io")
     text = conditioning(model, io, "context")[0][0]
-    out = model.model.diffusion_model(io["noise"][None], torch.tensor([800.0]), text, transformer_options={}, liveditor_source=io["source_latent"][None])
+    out = model.model.diffusion_model(
+        io["noise"][None],
+        torch.tensor([800.0]),
+        text,
+        transformer_options={},
+        liveditor_source=io["source_latent"][None],
+    )
     assert relative_error(out[0], io[f"velocity_t800_{tails}"]) < TOLERANCE
 
 
@@ -49,6 +57,15 @@ def test_sampling_through_ksampler(model, golden, monkeypatch, case, tails):
     io = golden(f"{case}_io")
     monkeypatch.setattr("comfy.sample.prepare_noise", lambda *args: io["noise"][None])
     empty = {"samples": torch.zeros_like(io["noise"])[None]}
-    out = host_nodes.KSampler().sample(model, 0, len(io["timesteps"]), 2.5, "flow_unipc", "wan_flow",
-                                       conditioning(model, io, "context"), conditioning(model, io, "context_null"), empty)[0]["samples"]
+    out = host_nodes.KSampler().sample(
+        model,
+        0,
+        len(io["timesteps"]),
+        2.5,
+        "flow_unipc",
+        "wan_flow",
+        conditioning(model, io, "context"),
+        conditioning(model, io, "context_null"),
+        empty,
+    )[0]["samples"]
     assert relative_error(model.model.process_latent_in(out)[0], io[f"sample_{tails}"]) < TOLERANCE

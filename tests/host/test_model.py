@@ -22,11 +22,11 @@ from liveditor.liveditor_core import checkpoint, flow_unipc, model_config, wan_m
 from liveditor.liveditor_core.checkpoint import convert_checkpoint
 from liveditor.liveditor_core.config import OPTIONS_KEY
 from liveditor.liveditor_core.model_config import SOURCE_KEY, LIVEditor, LIVEditorT2V
+from liveditor.liveditor_core.video import SourceVideo
 from liveditor.nodes.inspect_attention import InspectAttention
 from liveditor.nodes.live_edit_sampler import LIVEditSampler
 from liveditor.nodes.record_attention import RecordAttention
 from liveditor.nodes.sparse_attention_settings import SparseAttentionSettings
-from liveditor.liveditor_core.video import SourceVideo
 
 FRAMES, HEIGHT, WIDTH = 5, 20, 28  # latent; 700 tokens a stream: 10 whole target blocks and tails
 STEPS = 2
@@ -52,7 +52,13 @@ def sample(model, conditioning, latent, sampler="flow_unipc", scheduler="wan_flo
 
 
 def settings_node(model, **changes):
-    values = {"sar": 0.0625, "srr": 0.125, "flat_ratio": 0.5, "backend": "auto", "dense_half": "sharpest (as released)"} | changes
+    values = {
+        "sar": 0.0625,
+        "srr": 0.125,
+        "flat_ratio": 0.5,
+        "backend": "auto",
+        "dense_half": "sharpest (as released)",
+    } | changes
     return SparseAttentionSettings.execute(model, **values)
 
 
@@ -62,9 +68,11 @@ def settings(model, **changes):
 
 def recording(model, record):
     """A clone that hands every call of the transformer to `record` (x, source)."""
+
     def wrapper(executor, x, *args, **kwargs):
         record(x, kwargs[SOURCE_KEY])
         return executor(x, *args, **kwargs)
+
     model = model.clone()
     model.add_wrapper(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, wrapper)
     return model
@@ -96,8 +104,21 @@ def test_loads_every_weight(library, tiny_model_path, caplog):
 
 
 def source_video(latent, frames=None):
-    return SourceVideo(latent=latent, width=WIDTH * 8, height=HEIGHT * 8, frames=17, fps=16, original_width=WIDTH * 8, original_height=HEIGHT * 8,
-                       original_frames=17, original_fps=16, first_frame=0, fit="crop", audio=None, read_original=lambda: frames)
+    return SourceVideo(
+        latent=latent,
+        width=WIDTH * 8,
+        height=HEIGHT * 8,
+        frames=17,
+        fps=16,
+        original_width=WIDTH * 8,
+        original_height=HEIGHT * 8,
+        original_frames=17,
+        original_fps=16,
+        first_frame=0,
+        fit="crop",
+        audio=None,
+        read_original=lambda: frames,
+    )
 
 
 def test_sampler_node_equals_ksampler_bit_for_bit(tiny_model, conditioning, latent):
@@ -112,9 +133,9 @@ def test_sampler_node_equals_ksampler_bit_for_bit(tiny_model, conditioning, late
 def test_with_a_mask_the_latent_is_the_sources_outside(tiny_model, conditioning, latent):
     bare = [[[text, {}]] for ((text, _),) in conditioning]
     mask = torch.zeros(1, HEIGHT * 8, WIDTH * 8)
-    mask[..., WIDTH * 4:] = 1
+    mask[..., WIDTH * 4 :] = 1
     out = LIVEditSampler.execute(tiny_model, *bare, source_video(latent), 7, 3, 2.5, 6.0, mask)[0]["samples"]
-    kept, edited = (out - latent).abs()[..., :WIDTH // 2], (out - latent).abs()[..., WIDTH // 2:]
+    kept, edited = (out - latent).abs()[..., : WIDTH // 2], (out - latent).abs()[..., WIDTH // 2 :]
     assert kept.max() < 1e-5 and edited.mean() > 0.1
 
 
@@ -129,7 +150,10 @@ def test_recording_changes_nothing_and_is_begun_anew_by_every_run(tiny_model, co
     sample(model, conditioning, latent, steps=2, seed=8)
     assert set(record.choices) == {(step, block) for step in (1, 2) for block in range(tiny_models.LAYERS)}
     assert not torch.equal(record.choices[1, 0].sharpness, first.sharpness)
-    assert not torch.equal(sample(RecordAttention.execute(model, "all", "0")[0], conditioning, latent), expected) and len(record.choices) == 4, "a second recorder replaces the first"
+    assert (
+        not torch.equal(sample(RecordAttention.execute(model, "all", "0")[0], conditioning, latent), expected)
+        and len(record.choices) == 4
+    ), "a second recorder replaces the first"
 
 
 def test_the_inspector_shows_what_was_recorded_and_refuses_what_was_not(tiny_model, conditioning, latent):
@@ -141,15 +165,21 @@ def test_the_inspector_shows_what_was_recorded_and_refuses_what_was_not(tiny_mod
 
     edit = latent
 
-    with pytest.raises(ValueError, match="Inspect Attention: the record must come from the run that made the latent, got an empty one"):
+    with pytest.raises(
+        ValueError, match="Inspect Attention: the record must come from the run that made the latent, got an empty one"
+    ):
         inspect()
     edit = sample(model, conditioning, latent)
     video, frames, plots, report = inspect()
     assert frames.shape == (17, HEIGHT * 8, WIDTH * 8, 3) and torch.equal(video.get_components().images, frames)
     assert plots.shape[-1] == 3 and "step 1, block 1: each head reads 1 source blocks" in report
     assert not torch.equal(inspect(block=0, head=0)[1], inspect(block=1, head=0)[1])
-    for wrong, message in (({"step": 2}, r"step must be one that was recorded \(1\), got 2"), ({"block": 7}, r"block must be one that was recorded \(0, 1\), got 7"),
-                           ({"head": 2}, "head must be one of the model's 2, counted from 0, got 2"), ({"source": source_video(latent[:, :, :3])}, "the record must be of the source's size")):
+    for wrong, message in (
+        ({"step": 2}, r"step must be one that was recorded \(1\), got 2"),
+        ({"block": 7}, r"block must be one that was recorded \(0, 1\), got 7"),
+        ({"head": 2}, "head must be one of the model's 2, counted from 0, got 2"),
+        ({"source": source_video(latent[:, :, :3])}, "the record must be of the source's size"),
+    ):
         with pytest.raises(ValueError, match=message):
             inspect(**wrong)
     again = sample(model, conditioning, latent, seed=8)
@@ -172,7 +202,9 @@ def test_source_matters(tiny_model, conditioning, latent):
     assert not torch.allclose(sample(tiny_model, conditioning, latent), sample(tiny_model, other, latent), atol=1e-3)
 
 
-@pytest.mark.parametrize("sampler, scheduler", [("euler", "simple"), ("uni_pc", "normal"), ("dpmpp_2m", "beta"), ("flow_unipc", "simple")])
+@pytest.mark.parametrize(
+    "sampler, scheduler", [("euler", "simple"), ("uni_pc", "normal"), ("dpmpp_2m", "beta"), ("flow_unipc", "simple")]
+)
 def test_other_samplers_run(tiny_model, conditioning, latent, sampler, scheduler):
     sample(tiny_model, conditioning, latent, sampler, scheduler)
 
@@ -183,13 +215,22 @@ def test_wan_flow_refuses_other_models(library):
 
 
 def test_odd_latent_sizes(tiny_model, conditioning, latent):
-    odd = latent[..., :HEIGHT - 1, :WIDTH - 1]
+    odd = latent[..., : HEIGHT - 1, : WIDTH - 1]
     sample(tiny_model, [[[c[0][0], {SOURCE_KEY: odd}]] for c in conditioning], odd)
 
 
 def test_batch_of_two(tiny_model, conditioning, latent):
     single = sample(tiny_model, conditioning, latent)
-    double = host_nodes.KSampler().sample(tiny_model, 7, STEPS, 2.5, "flow_unipc", "wan_flow", *conditioning, {"samples": torch.zeros(2, *latent.shape[1:])})[0]["samples"]
+    double = host_nodes.KSampler().sample(
+        tiny_model,
+        7,
+        STEPS,
+        2.5,
+        "flow_unipc",
+        "wan_flow",
+        *conditioning,
+        {"samples": torch.zeros(2, *latent.shape[1:])},
+    )[0]["samples"]
     assert double.shape[0] == 2 and not torch.allclose(double[0], double[1], atol=1e-2)
     torch.testing.assert_close(double[:1], single, atol=1e-4, rtol=1e-4)
 
@@ -197,22 +238,33 @@ def test_batch_of_two(tiny_model, conditioning, latent):
 def test_lora_on_q_changes_the_output(tiny_model, conditioning, latent):
     generator = torch.Generator().manual_seed(3)
     key = "diffusion_model.blocks.0.self_attn.q"
-    lora = {f"{key}.lora_A.weight": torch.randn(4, 256, generator=generator), f"{key}.lora_B.weight": torch.randn(256, 4, generator=generator)}
+    lora = {
+        f"{key}.lora_A.weight": torch.randn(4, 256, generator=generator),
+        f"{key}.lora_B.weight": torch.randn(256, 4, generator=generator),
+    }
     with_lora, _ = comfy.sd.load_lora_for_models(tiny_model, None, lora, 1.0, 0.0)
     assert with_lora.patches, "the LoRA found no weight"
     plain = sample(tiny_model, conditioning, latent)
     assert not torch.allclose(sample(with_lora, conditioning, latent), plain, atol=1e-3)
-    assert torch.equal(sample(tiny_model, conditioning, latent), plain), "the LoRA stayed in the model it was not given to"
+    assert torch.equal(sample(tiny_model, conditioning, latent), plain), (
+        "the LoRA stayed in the model it was not given to"
+    )
 
 
-@pytest.mark.parametrize("name, known", [("diffusion_model.{}.{}.weight", True), ("lora_unet_{}.{}.weight", True), ("another_model.{}.{}.weight", False)])
+@pytest.mark.parametrize(
+    "name, known",
+    [("diffusion_model.{}.{}.weight", True), ("lora_unet_{}.{}.weight", True), ("another_model.{}.{}.weight", False)],
+)
 def test_lora_files_of_wan_apply_and_the_rest_is_named(tiny_model, caplog, name, known):
     """In the ways that LoRA files for Wan name their layers; every layer of a block is found, what is not is said."""
-    layers = [f"blocks.1.{layer}" for layer in (*(f"{a}.{x}" for a in ("self_attn", "cross_attn") for x in "qkvo"), "ffn.0", "ffn.2")] + ["blocks.1.cross_attn.k_img"]
+    layers = [
+        f"blocks.1.{layer}"
+        for layer in (*(f"{a}.{x}" for a in ("self_attn", "cross_attn") for x in "qkvo"), "ffn.0", "ffn.2")
+    ] + ["blocks.1.cross_attn.k_img"]
     widths = {"ffn.0": (256, 512), "ffn.2": (512, 256)}
     lora = {}
     for layer in layers:
-        inputs, outputs = widths.get(layer[len("blocks.1."):], (256, 256))
+        inputs, outputs = widths.get(layer[len("blocks.1.") :], (256, 256))
         key = layer.replace(".", "_") if name.startswith("lora_unet") else layer
         down, up = ("lora_A", "lora_B") if name.startswith("diffusion_model") else ("lora_down", "lora_up")
         lora |= {name.format(key, down): torch.ones(4, inputs), name.format(key, up): torch.ones(outputs, 4)}
@@ -225,7 +277,10 @@ def test_lora_files_of_wan_apply_and_the_rest_is_named(tiny_model, caplog, name,
 
 
 class Packed(torch.Tensor):
-    """A weight whose numbers are bytes, as loaders of packed files bring them; its layer's `scale` makes them floats again."""
+    """A weight whose numbers are bytes, as loaders of packed files bring them.
+
+    Its layer's `scale` makes them floats again.
+    """
 
     @staticmethod
     def of(weight):
@@ -241,18 +296,34 @@ class PackedOps(comfy.ops.manual_cast):
         def _load_from_state_dict(self, state_dict, prefix, *args):
             self.scale = getattr(state_dict[f"{prefix}weight"], "scale", None)
             self.weight = torch.nn.Parameter(state_dict[f"{prefix}weight"], requires_grad=False)
-            self.bias = torch.nn.Parameter(state_dict[f"{prefix}bias"], requires_grad=False) if f"{prefix}bias" in state_dict else None
+            self.bias = (
+                torch.nn.Parameter(state_dict[f"{prefix}bias"], requires_grad=False)
+                if f"{prefix}bias" in state_dict
+                else None
+            )
 
         def forward(self, x):
-            weight = self.weight.to(x.dtype) if self.scale is None else self.weight.as_subclass(torch.Tensor).to(x.dtype) * self.scale
+            weight = (
+                self.weight.to(x.dtype)
+                if self.scale is None
+                else self.weight.as_subclass(torch.Tensor).to(x.dtype) * self.scale
+            )
             return torch.nn.functional.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
 
 
 def test_operations_of_other_loaders(library, tiny_model, conditioning, latent):
-    """As GGUF loaders do it: packed weights through `custom_operations`; the model must always call its layers and never read their numbers."""
-    state = {key: Packed.of(value.float()) if checkpoint.QUANTISED.fullmatch(key) else value for key, value in tiny_models.transformer().items()}
+    """As GGUF loaders do it: packed weights through `custom_operations`.
+
+    The model must always call its layers and never read their numbers.
+    """
+    state = {
+        key: Packed.of(value.float()) if checkpoint.QUANTISED.fullmatch(key) else value
+        for key, value in tiny_models.transformer().items()
+    }
     model = comfy.sd.load_diffusion_model_state_dict(state, {"custom_operations": PackedOps})
-    assert isinstance(model.model, LIVEditor) and isinstance(model.model.diffusion_model.blocks[0].ffn[0].weight, Packed)
+    assert isinstance(model.model, LIVEditor) and isinstance(
+        model.model.diffusion_model.blocks[0].ffn[0].weight, Packed
+    )
     out, expected = sample(model, conditioning, latent), sample(tiny_model, conditioning, latent)
     assert ((out - expected).norm() / expected.norm()).item() < 0.1
 
@@ -262,11 +333,19 @@ def test_weight_types(library, tiny_model_path, conditioning, latent, weight_typ
     model = comfy.sd.load_diffusion_model(str(tiny_model_path), {"dtype": weight_type})
     transformer = model.model.diffusion_model
     assert transformer.blocks[0].self_attn.q.weight.dtype == weight_type
-    for name in ("blocks.0.self_attn.alpha_1.weight", "source_video_embedding_more_memory.weight", "blocks.0.modulation"):
+    for name in (
+        "blocks.0.self_attn.alpha_1.weight",
+        "source_video_embedding_more_memory.weight",
+        "blocks.0.modulation",
+    ):
         assert transformer.get_parameter(name).dtype == torch.float32, name
     exact = comfy.sd.load_diffusion_model(str(tiny_model_path), {"dtype": torch.float32})
     out, expected = sample(model, conditioning, latent), sample(exact, conditioning, latent)
-    assert ((out - expected).norm() / expected.norm()).item() < {torch.bfloat16: 0.05, torch.float8_e4m3fn: 0.3, torch.float8_e5m2: 0.5}[weight_type]
+    assert ((out - expected).norm() / expected.norm()).item() < {
+        torch.bfloat16: 0.05,
+        torch.float8_e4m3fn: 0.3,
+        torch.float8_e5m2: 0.5,
+    }[weight_type]
 
 
 def test_scaled_fp8_file_of_the_converter_loads(library, tiny_model_path, conditioning, latent, tmp_path):
@@ -293,24 +372,34 @@ def test_context_windows_slice_the_source(tiny_model, conditioning, latent):
     longer = torch.cat([latent, latent.flip(2)[:, :, 1:3]], dim=2)
     windows = WanContextWindowsManualNode.execute(tiny_model, 13, 4, "standard_static", 1, False, "pyramid", False)[0]
     seen = []
-    sample(recording(windows, lambda x, source: seen.append((x.shape[2], source))), [[[c[0][0], {SOURCE_KEY: longer}]] for c in conditioning], longer)
+    sample(
+        recording(windows, lambda x, source: seen.append((x.shape[2], source))),
+        [[[c[0][0], {SOURCE_KEY: longer}]] for c in conditioning],
+        longer,
+    )
     full = tiny_model.model.process_latent_in(longer)
     starts = set()
     for frames, source in seen:  # 4 frames a window, or 5 where the host puts the frame before in front
         assert source.shape[2] == frames < full.shape[2]
-        (start,) = [i for i in range(full.shape[2] - frames + 1) if torch.allclose(source[:1], full[:, :, i:i + frames], atol=1e-6)]
+        (start,) = [
+            i
+            for i in range(full.shape[2] - frames + 1)
+            if torch.allclose(source[:1], full[:, :, i : i + frames], atol=1e-6)
+        ]
         starts.add(start)
     assert len(starts) > 1
 
 
 def test_area_conditioning_narrows_the_source(tiny_model, conditioning, latent):
     positive, negative = conditioning
-    area = ConditioningSetAreaPercentageVideo().append(positive, width=0.5, height=1.0, temporal=1.0, x=0.5, y=0, z=0, strength=1.0)[0]
+    area = ConditioningSetAreaPercentageVideo().append(
+        positive, width=0.5, height=1.0, temporal=1.0, x=0.5, y=0, z=0, strength=1.0
+    )[0]
     seen = []
     sample(recording(tiny_model, lambda x, source: seen.append((x.shape, source))), [area + positive, negative], latent)
     full = tiny_model.model.process_latent_in(latent)
     narrow = [source for shape, source in seen if shape[-1] == WIDTH // 2]
-    assert narrow and all(torch.allclose(source[:1], full[..., WIDTH // 2:], atol=1e-6) for source in narrow)
+    assert narrow and all(torch.allclose(source[:1], full[..., WIDTH // 2 :], atol=1e-6) for source in narrow)
 
 
 def test_settings_change_a_clone_only(tiny_model, conditioning, latent):
@@ -320,12 +409,16 @@ def test_settings_change_a_clone_only(tiny_model, conditioning, latent):
     results = [sample(m, conditioning, latent) for m in (fine, dense)]
     assert not torch.equal(results[0], before) and not torch.equal(results[0], results[1])
     assert torch.equal(sample(tiny_model, conditioning, latent), before)
-    assert torch.equal(sample(settings(tiny_model), conditioning, latent), before), "the node's defaults are the released settings"
+    assert torch.equal(sample(settings(tiny_model), conditioning, latent), before), (
+        "the node's defaults are the released settings"
+    )
 
 
 def test_all_ratios_one_is_dense(tiny_model, conditioning, latent):
     everything, dense = settings(tiny_model, sar=1.0, srr=1.0, flat_ratio=1.0), settings(tiny_model, backend="dense")
-    torch.testing.assert_close(sample(everything, conditioning, latent), sample(dense, conditioning, latent), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        sample(everything, conditioning, latent), sample(dense, conditioning, latent), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_settings_refuse_other_models(library, tiny_model_path, tmp_path):
@@ -348,7 +441,11 @@ def test_every_run_reports_its_attention(tiny_model, conditioning, latent, caplo
     calls = re.search(r"LIVEditor: 2 steps, (\d+) model calls of ([\d,]+) tokens x 2 in float32", text)
     tokens = 2 * latent.shape[2] * (latent.shape[3] // 2) * (latent.shape[4] // 2)
     assert int(calls[1]) == STEPS and int(calls[2].replace(",", "")) == tokens, text
-    attention = re.search(r"attention: pytorch on cpu, dense half by \w+, (0\.\d+) of dense attention, (\d+\.\d+) ms each, (\d+)% of the time", text)
+    attention = re.search(
+        r"attention: pytorch on cpu, dense half by \w+, (0\.\d+) of dense attention, "
+        r"(\d+\.\d+) ms each, (\d+)% of the time",
+        text,
+    )
     assert 0.25 < float(attention[1]) < 0.6 and float(attention[2]) > 0 and 0 < int(attention[3]) <= 100, text
     assert re.search(r"time: \d+\.\d+ s per step, the first \d+\.\d+ s, \d+\.\d+ s in all", text), text
     assert "done without: triton: needs an NVIDIA GPU" in text
@@ -357,7 +454,11 @@ def test_every_run_reports_its_attention(tiny_model, conditioning, latent, caplo
 
 def test_settings_report_backend_compute_and_tokens(tiny_model):
     text = settings_node(tiny_model)[1]
-    assert "attention: pytorch on cpu" in text and "triton: needs an NVIDIA GPU" in text and "tokens: 85,680, half of them the source" in text
+    assert (
+        "attention: pytorch on cpu" in text
+        and "triton: needs an NVIDIA GPU" in text
+        and "tokens: 85,680, half of them the source" in text
+    )
     assert "compute: 30.3% of dense" in text and "connect the source for your clip" in text
     assert "compute: 100.0% of dense" in settings_node(tiny_model, backend="dense")[1]
 
@@ -394,14 +495,28 @@ def test_replaced_self_attention_is_reported(tiny_model, conditioning, latent, c
     assert any("another node replaced the self-attention of 1 blocks" in r.message for r in caplog.records)
 
 
-MEASURED = [row for row in csv.DictReader((host.PACK / "tests" / "benchmarks" / "results" / "h200_model.csv").read_text().splitlines())
-            if row["what"].startswith(("sparse", "dense")) and "compiled" not in row["what"]]
+MEASURED = [
+    row
+    for row in csv.DictReader(
+        (host.PACK / "tests" / "benchmarks" / "results" / "h200_model.csv").read_text().splitlines()
+    )
+    if row["what"].startswith(("sparse", "dense")) and "compiled" not in row["what"]
+]
 
 
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: f"{row['what']} {row['weights']} {row['size']}")
 def test_memory_estimate_is_within_a_tenth_of_what_was_measured(library, monkeypatch, row):
     """The 14B without its numbers, asked for every size that was measured on a GPU."""
-    shape_of_14b = {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 1, "in_dim": 16, "out_dim": 16, "model_type": "t2v", "image_model": "wan2.1"}
+    shape_of_14b = {
+        "dim": 5120,
+        "ffn_dim": 13824,
+        "num_heads": 40,
+        "num_layers": 1,
+        "in_dim": 16,
+        "out_dim": 16,
+        "model_type": "t2v",
+        "image_model": "wan2.1",
+    }
     config = LIVEditorT2V(shape_of_14b | {"dtype": torch.bfloat16})
     model = LIVEditor(config, device="meta")
     if row["weights"] == "fp8":
@@ -418,7 +533,10 @@ def test_memory_estimate_grows_with_the_batch(tiny_model):
 
 @pytest.mark.parametrize("changes", [{}, {"sar": 0.5, "srr": 0.5, "flat_ratio": 0.25}, {"backend": "dense"}], ids=str)
 def test_compiled_as_the_core_node_does(tiny_model, conditioning, latent, changes):
-    """Its guard filter is what loses changes of settings; the graph's own speed is another matter, so it is not lowered here."""
+    """Its guard filter is what loses changes of settings.
+
+    The graph's own speed is another matter, so it is not lowered here.
+    """
     from comfy_api.torch_helpers import set_torch_compile_wrapper
     from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 
@@ -426,7 +544,9 @@ def test_compiled_as_the_core_node_does(tiny_model, conditioning, latent, change
     set_torch_compile_wrapper(model=compiled, backend="aot_eager", options={"guard_filter_fn": skip_torch_compile_dict})
     sample(settings(compiled), conditioning, latent, steps=1)
     for model_settings in ({}, changes):
-        ours, expected = (sample(settings(model, **model_settings), conditioning, latent, steps=1) for model in (compiled, tiny_model))
+        ours, expected = (
+            sample(settings(model, **model_settings), conditioning, latent, steps=1) for model in (compiled, tiny_model)
+        )
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -436,7 +556,9 @@ def test_attention_patches_of_other_nodes_are_called(tiny_model, conditioning, l
     model.set_model_patch(lambda args: called.append("attn1") or args["x"], "attn1_patch")
     model.set_model_patch(lambda args: called.append("attn2") or args["x"], "attn2_patch")
     model.set_model_patch(lambda args: called.append("block") or {"img": args["img"]}, "double_block")
-    model.set_model_patch_replace(lambda args, extra: called.append("replace") or extra["original_block"](args), "dit", "double_block", 1)
+    model.set_model_patch_replace(
+        lambda args, extra: called.append("replace") or extra["original_block"](args), "dit", "double_block", 1
+    )
     changed = sample(model, conditioning, latent)
     assert {"attn1", "attn2", "block", "replace"} == set(called)
     torch.testing.assert_close(changed, sample(tiny_model, conditioning, latent), atol=1e-3, rtol=1e-3)
@@ -449,7 +571,11 @@ def test_parts_of_the_sequence_are_the_whole(tiny_model, conditioning, latent, m
     expected, calls = sample(tiny_model, conditioning, double), []
     monkeypatch.setattr(wan_model, "TOKENS_AT_ONCE", at_once)
     original = wan_model.LIVEditorBlock._after_self_attention
-    monkeypatch.setattr(wan_model.LIVEditorBlock, "_after_self_attention", lambda self, x, *args, **kwargs: calls.append(x.shape[1]) or original(self, x, *args, **kwargs))
+    monkeypatch.setattr(
+        wan_model.LIVEditorBlock,
+        "_after_self_attention",
+        lambda self, x, *args, **kwargs: calls.append(x.shape[1]) or original(self, x, *args, **kwargs),
+    )
     torch.testing.assert_close(sample(tiny_model, conditioning, double), expected, atol=1e-3, rtol=1e-3)
     assert max(calls) == at_once
 
@@ -459,15 +585,26 @@ def test_a_time_for_every_frame(tiny_model, conditioning, latent):
     model, text = tiny_model.model, conditioning[0][0][0]
     text = torch.nn.functional.pad(text, (0, 0, 0, 512 - text.shape[1]))
     with torch.inference_mode():
-        one, many = (model.diffusion_model(latent, torch.full(shape, 800.0), text, liveditor_source=latent, transformer_options={}) for shape in ((1,), (1, FRAMES)))
+        one, many = (
+            model.diffusion_model(
+                latent, torch.full(shape, 800.0), text, liveditor_source=latent, transformer_options={}
+            )
+            for shape in ((1,), (1, FRAMES))
+        )
     torch.testing.assert_close(one, many, atol=1e-4, rtol=1e-4)
 
 
 def test_the_source_shares_the_times_of_the_frames(tiny_model, conditioning, latent, monkeypatch):
     seen, original = [], wan_model.LIVEditorBlock.forward
-    monkeypatch.setattr(wan_model.LIVEditorBlock, "forward", lambda self, x, e, **kwargs: seen.append(e) or original(self, x, e, **kwargs))
+    monkeypatch.setattr(
+        wan_model.LIVEditorBlock,
+        "forward",
+        lambda self, x, e, **kwargs: seen.append(e) or original(self, x, e, **kwargs),
+    )
     text = torch.nn.functional.pad(conditioning[0][0][0], (0, 0, 0, 512 - 77))
-    tiny_model.model.diffusion_model(latent, torch.linspace(100, 900, FRAMES)[None], text, liveditor_source=latent, transformer_options={})
+    tiny_model.model.diffusion_model(
+        latent, torch.linspace(100, 900, FRAMES)[None], text, liveditor_source=latent, transformer_options={}
+    )
     of_target, of_source = seen[0].chunk(2, dim=1)
     assert of_target.shape[1] == FRAMES and torch.equal(of_target, of_source)
     assert not torch.allclose(of_target[:, 0], of_target[:, -1])

@@ -1,4 +1,6 @@
-"""The small model that ships with the pack: what it edits, on clips and in words that it never saw, through a real server.
+"""The small model that ships with the pack.
+
+What it edits, on clips and in words that it never saw, through a real server.
 
 The first four thresholds are those that were asked of the model before it was trained.
 """
@@ -19,9 +21,9 @@ from liveditor.training import nano, score
 from liveditor.training.edits import EDITS, HELD_OUT
 
 ROUND_TRIP = 26.0  # dB PSNR, mean over the parts
-EDIT = 20.0        # dB PSNR to the exact edit, mean over clips and edits
-GAIN = 6.0         # dB above the unedited source, mean
-RECOGNISED = 0.9   # share of edits that no other exact edit is nearer to
+EDIT = 20.0  # dB PSNR to the exact edit, mean over clips and edits
+GAIN = 6.0  # dB above the unedited source, mean
+RECOGNISED = 0.9  # share of edits that no other exact edit is nearer to
 
 SIZE, FRAMES = nano.RECOMMENDED["size"], nano.RECOMMENDED["frames"]
 CLIPS = ("bikes.mp4", 0.0), ("carphone_pristine.mp4", 1.0)  # and where in them, in seconds
@@ -32,8 +34,16 @@ WORKFLOW = json.loads((host.PACK / "workflows" / "liveditor_demo.json").read_tex
 def frames_of(client, prompt, output):
     """Run a prompt and get an IMAGE of it without loss.  # [T, H, W, 3]"""
     prompt = prompt | {"save": {"class_type": "SaveImage", "inputs": {"images": output, "filename_prefix": "nano"}}}
-    files = [host.RUN / image["type"] / image["subfolder"] / image["filename"] for image in client.run(prompt)["save"]["images"]]
-    return torch.from_numpy(np.stack([next(av.open(str(file)).decode(video=0)).to_ndarray(format="rgb24") for file in files])).float() / 255
+    files = [
+        host.RUN / image["type"] / image["subfolder"] / image["filename"]
+        for image in client.run(prompt)["save"]["images"]
+    ]
+    return (
+        torch.from_numpy(
+            np.stack([next(av.open(str(file)).decode(video=0)).to_ndarray(format="rgb24") for file in files])
+        ).float()
+        / 255
+    )
 
 
 class Demo:
@@ -53,7 +63,10 @@ class Demo:
         host.set_inputs(prompt, "LIVEditSampler", **sampler or {})
         prompt[prompt[host.key_of(prompt, "LIVEditSampler")]["inputs"]["positive"][0]]["inputs"]["text"] = text
         if grey_source:
-            prompt["grey"] = {"class_type": "EmptyImage", "inputs": {"width": SIZE[0], "height": SIZE[1], "batch_size": FRAMES, "color": 0x808080}}
+            prompt["grey"] = {
+                "class_type": "EmptyImage",
+                "inputs": {"width": SIZE[0], "height": SIZE[1], "batch_size": FRAMES, "color": 0x808080},
+            }
             host.set_inputs(prompt, "EncodeSourceVideo", video=["grey", 0], start=0)
         return frames_of(self.client, prompt, [host.key_of(prompt, "DecodeVideo"), 1])
 
@@ -82,11 +95,24 @@ def test_stock_nodes_encode_and_decode(client):
         prompt = {
             "video": {"class_type": "LoadVideo", "inputs": {"file": clip}},
             "parts": {"class_type": "GetVideoComponents", "inputs": {"video": ["video", 0]}},
-            "batch": {"class_type": "ImageFromBatch", "inputs": {"image": ["parts", 0], "batch_index": first, "length": FRAMES}},
-            "scale": {"class_type": "ImageScale", "inputs": {"image": ["batch", 0], "upscale_method": "bicubic", "width": SIZE[0], "height": SIZE[1], "crop": "center"}},
+            "batch": {
+                "class_type": "ImageFromBatch",
+                "inputs": {"image": ["parts", 0], "batch_index": first, "length": FRAMES},
+            },
+            "scale": {
+                "class_type": "ImageScale",
+                "inputs": {
+                    "image": ["batch", 0],
+                    "upscale_method": "bicubic",
+                    "width": SIZE[0],
+                    "height": SIZE[1],
+                    "crop": "center",
+                },
+            },
             "vae": {"class_type": "VAELoader", "inputs": {"vae_name": nano.VAE}},
             "encode": {"class_type": "VAEEncode", "inputs": {"pixels": ["scale", 0], "vae": ["vae", 0]}},
-            "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["encode", 0], "vae": ["vae", 0]}}}
+            "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["encode", 0], "vae": ["vae", 0]}},
+        }
         source, out = frames_of(client, prompt, ["scale", 0]), frames_of(client, prompt, ["decode", 0])
         assert out.shape == source.shape == (FRAMES, SIZE[1], SIZE[0], 3)
         reached[clip, first] = score.psnr(out, source)
@@ -94,7 +120,9 @@ def test_stock_nodes_encode_and_decode(client):
 
 
 def test_edits_are_near_the_exact_ones(scores):
-    table = "\n".join(f"{s.edit}: {s.decibels:.1f} dB, source {s.source_decibels:.1f}, most like {s.nearest}" for s in scores)
+    table = "\n".join(
+        f"{s.edit}: {s.decibels:.1f} dB, source {s.source_decibels:.1f}, most like {s.nearest}" for s in scores
+    )
     reached = statistics.mean(s.decibels for s in scores)
     gain = reached - statistics.mean(s.source_decibels for s in scores)
     assert reached >= EDIT and gain >= GAIN, f"{reached:.2f} dB, {gain:.2f} above the source\n{table}"
@@ -109,8 +137,12 @@ def test_all_held_out_words_are_understood(demo):
     clip, start = CLIPS[1]
     host.set_inputs(demo.prompt, "EncodeSourceVideo", width=128, height=96, max_frames=5)
     try:
-        wrong = [(text, found.nearest) for name, texts in HELD_OUT.items() for text in texts
-                 if not (found := demo.score(clip, start, name, text, sampler={"steps": 2})).recognised]
+        wrong = [
+            (text, found.nearest)
+            for name, texts in HELD_OUT.items()
+            for text in texts
+            if not (found := demo.score(clip, start, name, text, sampler={"steps": 2})).recognised
+        ]
     finally:
         host.set_inputs(demo.prompt, "EncodeSourceVideo", width=SIZE[0], height=SIZE[1], max_frames=FRAMES)
     assert len(wrong) <= (1 - RECOGNISED) * sum(map(len, HELD_OUT.values())), wrong
@@ -119,7 +151,10 @@ def test_all_held_out_words_are_understood(demo):
 def test_no_seed_collapses(demo):
     """Of an edit that a flat picture is far from."""
     found = [demo.score(*CLIPS[0], "invert", HELD_OUT["invert"][-1], sampler={"seed": seed}) for seed in range(5)]
-    assert min(s.decibels for s in found) >= EDIT and max(s.decibels for s in found) - min(s.decibels for s in found) <= 3.0, found
+    assert (
+        min(s.decibels for s in found) >= EDIT
+        and max(s.decibels for s in found) - min(s.decibels for s in found) <= 3.0
+    ), found
 
 
 @pytest.mark.parametrize("name", ["invert", "mirror"])

@@ -14,7 +14,9 @@ COMFY, COMFY_TEST = (str(Path(sys.executable).with_name(name)) for name in ("com
 
 
 def test_import_is_quick_and_changes_nothing_of_the_host():
-    out = subprocess.check_output([sys.executable, "-B", str(host.PACK / "tests/support/import_probe.py"), str(host.PACK)], text=True)
+    out = subprocess.check_output(
+        [sys.executable, "-B", str(host.PACK / "tests/support/import_probe.py"), str(host.PACK)], text=True
+    )
     result = json.loads(out.strip().splitlines()[-1])
     assert result["nodes"] == 8
     assert result["seconds"] < 0.5
@@ -34,8 +36,20 @@ def test_workflow_validates(client, path, tmp_path):
             if options is not None:
                 options.extend(model["name"] for model in node["properties"].get("models", []))
     (tmp_path / "object_info.json").write_text(json.dumps(info))
-    run = subprocess.run([COMFY, "--json", "workflow", "validate", "--workflow", str(path), "--input", str(tmp_path / "object_info.json")],
-                         capture_output=True, text=True)
+    run = subprocess.run(
+        [
+            COMFY,
+            "--json",
+            "workflow",
+            "validate",
+            "--workflow",
+            str(path),
+            "--input",
+            str(tmp_path / "object_info.json"),
+        ],
+        capture_output=True,
+        text=True,
+    )
     answer = json.loads(run.stdout.strip().splitlines()[-1])
     assert answer["ok"] and not answer["data"].get("warnings"), answer
 
@@ -49,8 +63,12 @@ def test_node_package_validates():
 def package(tmp_path_factory):
     """What users get: the package that comfy-cli makes of the repository, unpacked."""
     folder = tmp_path_factory.mktemp("package")
-    shutil.copytree(host.PACK, folder / "repository", ignore=shutil.ignore_patterns(".git", ".liveditor", ".*_cache", "__pycache__"))
-    run = subprocess.run([COMFY, "--skip-prompt", "node", "pack"], cwd=folder / "repository", capture_output=True, text=True)
+    shutil.copytree(
+        host.PACK, folder / "repository", ignore=shutil.ignore_patterns(".git", ".liveditor", ".*_cache", "__pycache__")
+    )
+    run = subprocess.run(
+        [COMFY, "--skip-prompt", "node", "pack"], cwd=folder / "repository", capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     with zipfile.ZipFile(folder / "repository" / "node.zip") as file:
         assert sum(entry.compress_size for entry in file.infolist()) < 30_000_000
@@ -65,8 +83,28 @@ def test_lint_is_clean(package):
 
 def test_the_package_holds_what_users_need_and_no_more(package):
     names = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
-    assert {name.split("/")[0] for name in names} == {"__init__.py", "nodes", "liveditor_core", "kernels", "workflows", "subgraphs", "web", "locales", "models", "pyproject.toml",
-                                                      "README.md", "LICENSE", ".comfyignore"}
+    assert {name.split("/")[0] for name in names} == {
+        "__init__.py",
+        "nodes",
+        "liveditor_core",
+        "kernels",
+        "workflows",
+        "subgraphs",
+        "web",
+        "locales",
+        "models",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        ".comfyignore",
+    }
     assert not [name for name in names if "test" in name or name.startswith("workflows/api")]
-    for folder, pattern in (("nodes", "*.py"), ("web", "docs/*/*"), ("workflows", "*.j*"), ("subgraphs", "*.json"), ("models", "*/*"), ("locales", "*/*")):
+    for folder, pattern in (
+        ("nodes", "*.py"),
+        ("web", "docs/*/*"),
+        ("workflows", "*.j*"),
+        ("subgraphs", "*.json"),
+        ("models", "*/*"),
+        ("locales", "*/*"),
+    ):
         assert {path.relative_to(host.PACK).as_posix() for path in (host.PACK / folder).glob(pattern)} <= names

@@ -37,7 +37,11 @@ def test_the_same_as_the_host(vae, short, frames):
 def test_a_few_frames_at_a_time(vae, short, monkeypatch):
     seen = []
     for part in (vae.first_stage_model.encoder, vae.first_stage_model.decoder):
-        monkeypatch.setattr(part, "forward", lambda x, *args, forward=part.forward, **kwargs: seen.append(x.shape[2]) or forward(x, *args, **kwargs))
+        monkeypatch.setattr(
+            part,
+            "forward",
+            lambda x, *args, forward=part.forward, **kwargs: seen.append(x.shape[2]) or forward(x, *args, **kwargs),
+        )
     latent = vae_stream.encode_frames(vae, clip(33))
     assert vae_stream.decode_latent(vae, latent).shape == (33, 48, 64, 3)
     assert max(seen) == 2 and len(seen) == 17 + 5
@@ -51,6 +55,7 @@ def test_short_clips_go_the_host_s_way(vae, monkeypatch):
 def test_out_of_memory_goes_on_in_tiles(vae, short, monkeypatch, caplog):
     def fail(*_):
         raise torch.cuda.OutOfMemoryError("out of memory")
+
     expected = vae_stream.encode_frames(vae, clip(9))
     monkeypatch.setattr(vae_stream, "_encode", fail)
     monkeypatch.setattr(vae_stream, "_decode", fail)

@@ -23,8 +23,11 @@ def renderer(page, name):
 
 def bring_into_view(page, node_type, scale=1.0):
     """The first node of a type in the middle of the canvas."""
-    page.evaluate("""([type, scale]) => { app.canvas.ds.scale = scale; app.canvas.centerOnNode(app.graph.nodes.find(n => n.type === type)); app.canvas.setDirty(true, true); }""",
-                  [node_type, scale])
+    page.evaluate(
+        """([type, scale]) => { app.canvas.ds.scale = scale; app.canvas.centerOnNode(app.graph.nodes.find(n =>
+            n.type === type)); app.canvas.setDirty(true, true); }""",
+        [node_type, scale],
+    )
     page.wait_for_timeout(500)
 
 
@@ -41,5 +44,10 @@ def press_run(page):
 
 
 def open_workflow(page, path):
-    page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [json.loads(path.read_text(encoding="utf-8")), path.stem])
-    page.wait_for_function("n => app.graph.nodes.length === n", arg=len(json.loads(path.read_text(encoding='utf-8'))["nodes"]))
+    page.evaluate(
+        "([graph, name]) => app.loadGraphData(graph, true, true, name)",
+        [json.loads(path.read_text(encoding="utf-8")), path.stem],
+    )
+    page.wait_for_function(
+        "n => app.graph.nodes.length === n", arg=len(json.loads(path.read_text(encoding="utf-8"))["nodes"])
+    )

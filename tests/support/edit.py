@@ -12,7 +12,7 @@ import av
 import host
 
 sys.path.append(str(host.PACK))
-from training import score  # noqa: E402
+from training import score
 
 WORKFLOW, SMALL_MODEL_WORKFLOW = (host.PACK / "workflows" / f"liveditor_{name}.json" for name in ("edit", "demo"))
 BOTH = "before and after"
@@ -21,11 +21,17 @@ MODEL_OPTIONS = {"checkpoint": "diffusion_models", "text_encoder": "text_encoder
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="tasks.py edit", description=__doc__)
-    parser.add_argument("--input", type=Path, default=host.CLIPS / "bikes.mp4", help="video to edit (default: the clip bikes.mp4)")
+    parser.add_argument(
+        "--input", type=Path, default=host.CLIPS / "bikes.mp4", help="video to edit (default: the clip bikes.mp4)"
+    )
     parser.add_argument("--prompt", help="what to change (default: the workflow's)")
     parser.add_argument("--output", type=Path, help="where to put the edited mp4 (default: ComfyUI's output folder)")
     for name, folder in MODEL_OPTIONS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help=f"safetensors file of your own, put into {folder} (default: the small model that ships with the pack)")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=Path,
+            help=f"safetensors file of your own, put into {folder} (default: the small model that ships with the pack)",
+        )
     parser.add_argument("--size", help='"auto 540p", "auto 480p" or WIDTHxHEIGHT')
     parser.add_argument("--fps", choices=("16 (as trained)", "as the source"))
     parser.add_argument("--steps", type=int)
@@ -43,7 +49,10 @@ def parse_arguments():
 
 
 def place(path, folder):
-    """Make a user's file visible to ComfyUI under its own name: models by a link where that is allowed, videos by a copy."""
+    """Make a user's file visible to ComfyUI under its own name.
+
+    Models by a link where that is allowed, videos by a copy.
+    """
     target = host.RUN / folder / path.name
     if target.exists() and not target.is_symlink() and target.samefile(path):
         return path.name
@@ -57,21 +66,40 @@ def place(path, folder):
 
 def fill_in(prompt, options, own_models):
     """Put the user's choices into the API-format workflow."""
+
     def inputs(class_type):
         return host.nodes_of(prompt, class_type)[0]["inputs"]
 
     inputs("LoadVideo")["file"] = place(options.input, "input")
     if own_models:
-        inputs("LoadLIVEditor").update({name: place(getattr(options, name), f"models/{folder}") for name, folder in MODEL_OPTIONS.items()})
+        inputs("LoadLIVEditor").update(
+            {name: place(getattr(options, name), f"models/{folder}") for name, folder in MODEL_OPTIONS.items()}
+        )
     if options.prompt:
         prompt[inputs("LIVEditSampler")["positive"][0]]["inputs"]["text"] = options.prompt
 
-    prompt[BOTH] = {"class_type": "SaveVideo", "inputs": {"video": [host.key_of(prompt, "CompareVideos"), 0], "filename_prefix": "video/LIVEditor_before_after", "format": "auto", "codec": "auto"}}
+    prompt[BOTH] = {
+        "class_type": "SaveVideo",
+        "inputs": {
+            "video": [host.key_of(prompt, "CompareVideos"), 0],
+            "filename_prefix": "video/LIVEditor_before_after",
+            "format": "auto",
+            "codec": "auto",
+        },
+    }
     chosen = {}
     if options.size:
         width, _, height = options.size.partition("x")
-        chosen |= {"size": "custom", "width": int(width), "height": int(height)} if height.isdigit() else {"size": options.size}
-    chosen |= {name: value for name in ("fps", "steps", "max_frames", "seed", "original_size") if (value := getattr(options, name)) is not None}
+        chosen |= (
+            {"size": "custom", "width": int(width), "height": int(height)}
+            if height.isdigit()
+            else {"size": options.size}
+        )
+    chosen |= {
+        name: value
+        for name in ("fps", "steps", "max_frames", "seed", "original_size")
+        if (value := getattr(options, name)) is not None
+    }
     for class_type in ("EncodeSourceVideo", "LIVEditSampler", "DecodeVideo"):
         node = inputs(class_type)
         node.update({name: value for name, value in chosen.items() if name in node})
@@ -83,8 +111,11 @@ def report_score(result, options, prompt):
     edited, fps = score.read_video(result)
     edited = edited.float() / 255
     found = score.score(edited, score.source_frames(options.input, edited, fps), score.asked_edit(prompt))
-    print(f"score:  {found.decibels:.1f} dB PSNR to the exact edit ({found.edit.replace('_', ' ')}), of the unedited source {found.source_decibels:.1f} dB; "
-          f"most like: {found.nearest.replace('_', ' ')}")
+    print(
+        f"score:  {found.decibels:.1f} dB PSNR to the exact edit ({found.edit.replace('_', ' ')}), of the "
+        f"unedited source {found.source_decibels:.1f} dB; "
+        f"most like: {found.nearest.replace('_', ' ')}"
+    )
 
 
 def describe(path):

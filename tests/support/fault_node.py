@@ -1,27 +1,40 @@
 """A node for tests: copied into the test server's custom_nodes, it makes a MODEL fail in the middle of a step."""
 
 import torch
+
 from comfy_api.latest import ComfyExtension, io
 
 FAULTS = {
-    "out of memory": lambda: torch.cuda.OutOfMemoryError("Allocation on device 0 would exceed allowed memory. (out of memory)"),
-    "GPU lost": lambda: torch.AcceleratorError("CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"),
+    "out of memory": lambda: torch.cuda.OutOfMemoryError(
+        "Allocation on device 0 would exceed allowed memory. (out of memory)"
+    ),
+    "GPU lost": lambda: torch.AcceleratorError(
+        "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
+    ),
 }
 
 
 class FailInSampling(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(node_id="FailInSampling", category="testing",
-                         inputs=[io.Model.Input("model"), io.Combo.Input("fault", options=list(FAULTS)), io.Int.Input("step")], outputs=[io.Model.Output()])
+        return io.Schema(
+            node_id="FailInSampling",
+            category="testing",
+            inputs=[io.Model.Input("model"), io.Combo.Input("fault", options=list(FAULTS)), io.Int.Input("step")],
+            outputs=[io.Model.Output()],
+        )
 
     @classmethod
     def execute(cls, model, fault, step) -> io.NodeOutput:
         def fail(args):
             options = args["transformer_options"]
-            if options["block_index"] == 1 and (options["sample_sigmas"] == options["sigmas"][0]).nonzero().item() == step - 1:
+            if (
+                options["block_index"] == 1
+                and (options["sample_sigmas"] == options["sigmas"][0]).nonzero().item() == step - 1
+            ):
                 raise FAULTS[fault]()
             return {"img": args["img"]}
+
         model = model.clone()
         model.set_model_patch(fail, "double_block")
         return io.NodeOutput(model)

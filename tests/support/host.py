@@ -31,9 +31,23 @@ class Server:
         self.port = port or _free_port()
         self.log = Path(base) / f"server-{self.port}.log"
         cpu = [] if _has_cuda() else ["--cpu"]
-        self._command = [sys.executable, "-s", str(COMFYUI / "main.py"), *cpu, "--listen", "127.0.0.1", "--port", str(self.port),
-                         "--disable-auto-launch", "--disable-api-nodes", "--base-directory", str(base),
-                         "--database-url", "sqlite:///:memory:", *arguments]
+        self._command = [
+            sys.executable,
+            "-s",
+            str(COMFYUI / "main.py"),
+            *cpu,
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--disable-auto-launch",
+            "--disable-api-nodes",
+            "--base-directory",
+            str(base),
+            "--database-url",
+            "sqlite:///:memory:",
+            *arguments,
+        ]
 
     def __enter__(self):
         with open(self.log, "wb") as log:
@@ -79,7 +93,9 @@ class Client:
             return json.load(answer)
 
     def post(self, path, body):
-        request = urllib.request.Request(f"http://{self.address}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"http://{self.address}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return json.loads(answer.read() or b"null")
@@ -116,7 +132,9 @@ class Client:
                 if not isinstance(message, dict) or message["data"].get("prompt_id") != answer["prompt_id"]:
                     continue
                 if message["type"] == "execution_error":
-                    raise WorkflowFailed(f"{message['data']['node_type']}: {message['data']['exception_message'].strip()}")
+                    raise WorkflowFailed(
+                        f"{message['data']['node_type']}: {message['data']['exception_message'].strip()}"
+                    )
                 if message["type"] == "execution_interrupted":
                     raise WorkflowFailed("interrupted")
                 if message["type"] == "execution_success":
@@ -153,7 +171,11 @@ def set_inputs(prompt, class_type, **values):
 def remove(prompt, class_type):
     """Take the nodes of a class, and what hangs on them, out of a prompt."""
     gone = {key for key, node in prompt.items() if node["class_type"] == class_type}
-    while more := {key for key, node in prompt.items() if key not in gone and any(isinstance(v, list) and v[0] in gone for v in node["inputs"].values())}:
+    while more := {
+        key
+        for key, node in prompt.items()
+        if key not in gone and any(isinstance(v, list) and v[0] in gone for v in node["inputs"].values())
+    }:
         gone |= more
     for key in gone:
         del prompt[key]

@@ -1,4 +1,7 @@
-"""Import the pack as ComfyUI does and print what that did: seconds, writes, connections, and host attributes it replaced."""
+"""Import the pack as ComfyUI does and print what that did.
+
+Seconds, writes, connections, and host attributes it replaced.
+"""
 
 import asyncio
 import importlib.util
@@ -8,10 +11,10 @@ import time
 
 import comfy_library  # noqa: F401
 
-import nodes  # noqa: F401  (the host is up before custom nodes are imported)
 import comfy.samplers  # noqa: F401
-import comfy_extras.nodes_model_advanced  # noqa: F401
 import comfy_api.latest  # noqa: F401
+import comfy_extras.nodes_model_advanced  # noqa: F401
+import nodes  # noqa: F401  (the host is up before custom nodes are imported)
 
 ADDED = {("comfy.k_diffusion.sampling", "sample_flow_unipc")}  # how a sampler becomes known to KSampler
 
@@ -19,12 +22,26 @@ ADDED = {("comfy.k_diffusion.sampling", "sample_flow_unipc")}  # how a sampler b
 def host_attributes():
     found = {}
     for name, module in list(sys.modules.items()):
-        if name.split(".")[0] in ("comfy", "nodes", "execution", "server", "folder_paths", "comfy_extras", "comfy_api", "latent_preview", "node_helpers"):
+        if name.split(".")[0] in (
+            "comfy",
+            "nodes",
+            "execution",
+            "server",
+            "folder_paths",
+            "comfy_extras",
+            "comfy_api",
+            "latent_preview",
+            "node_helpers",
+        ):
             for attribute, value in list(vars(module).items()):
                 if not attribute.startswith("__"):
                     found[name, attribute] = value
                     if isinstance(value, type):
-                        found |= {(name, f"{attribute}.{method}"): item for method, item in vars(value).items() if callable(item)}
+                        found |= {
+                            (name, f"{attribute}.{method}"): item
+                            for method, item in vars(value).items()
+                            if callable(item)
+                        }
     return found
 
 
@@ -54,9 +71,19 @@ def main(pack):
     watching = False
     after = host_attributes()
     changed = [".".join(key) for key, value in before.items() if after.get(key) is not value]
-    changed += [".".join(key) for key in after.keys() - before.keys() if key[0] in {k[0] for k in before} and key not in ADDED]
-    optional = [name for name in ("triton", "tilelang", "flash_attn", "huggingface_hub") if any(m.split(".")[0] == name for m in sys.modules) and name not in HAD]
-    print(json.dumps({"seconds": seconds, "events": events, "changed": changed, "nodes": len(loaded), "optional": optional}))
+    changed += [
+        ".".join(key) for key in after.keys() - before.keys() if key[0] in {k[0] for k in before} and key not in ADDED
+    ]
+    optional = [
+        name
+        for name in ("triton", "tilelang", "flash_attn", "huggingface_hub")
+        if any(m.split(".")[0] == name for m in sys.modules) and name not in HAD
+    ]
+    print(
+        json.dumps(
+            {"seconds": seconds, "events": events, "changed": changed, "nodes": len(loaded), "optional": optional}
+        )
+    )
 
 
 HAD = {name.split(".")[0] for name in sys.modules}

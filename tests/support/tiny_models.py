@@ -10,7 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-TRANSFORMER, TEXT_ENCODER, VAE = "liveditor_tiny_random.safetensors", "liveditor_tiny_text.safetensors", "liveditor_tiny_vae.safetensors"
+TRANSFORMER, TEXT_ENCODER, VAE = (
+    "liveditor_tiny_random.safetensors",
+    "liveditor_tiny_text.safetensors",
+    "liveditor_tiny_vae.safetensors",
+)
 PLACES = {TRANSFORMER: "diffusion_models", TEXT_ENCODER: "text_encoders", VAE: "vae"}
 TEXT_CONFIG = {"d_model": 64, "d_ff": 128, "d_kv": 32, "num_heads": 2, "num_layers": 2}
 DIM, FFN, LAYERS = 256, 512, 2
@@ -44,10 +48,18 @@ def transformer(dim=DIM, ffn=FFN, layers=LAYERS, device="cpu"):
     for name in ("patch_embedding", "source_video_embedding_more_memory"):
         weights |= {f"{name}.weight": random(dim, 16, 1, 2, 2), f"{name}.bias": random(dim, scale=0.02)}
     weights |= linear("text_embedding.0", dim, 4096) | linear("text_embedding.2", dim, dim)
-    weights |= linear("time_embedding.0", dim, 256) | linear("time_embedding.2", dim, dim) | linear("time_projection.1", 6 * dim, dim)
+    weights |= (
+        linear("time_embedding.0", dim, 256)
+        | linear("time_embedding.2", dim, dim)
+        | linear("time_projection.1", 6 * dim, dim)
+    )
     weights |= linear("head.head", 64, dim)
     for i in range(layers):
-        block = {"modulation": random(1, 6, dim, scale=0.05), "norm3.weight": ones(), "norm3.bias": random(dim, scale=0.02)}
+        block = {
+            "modulation": random(1, 6, dim, scale=0.05),
+            "norm3.weight": ones(),
+            "norm3.bias": random(dim, scale=0.02),
+        }
         block |= linear("ffn.0", ffn, dim) | linear("ffn.2", dim, ffn)
         for attention in ("self_attn", "cross_attn"):
             for name in "qkvo":
@@ -64,11 +76,26 @@ def vocabulary():
     """A small SentencePiece model trained on the spot, with a fallback to bytes, so that it spells any word."""
     import sentencepiece
 
-    sentences = ["make it a warm summer evening", "turn the clip into a watercolour painting", "remove the person on the left", "let it snow"]
+    sentences = [
+        "make it a warm summer evening",
+        "turn the clip into a watercolour painting",
+        "remove the person on the left",
+        "let it snow",
+    ]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences), model_writer=model, vocab_size=320, byte_fallback=True, character_coverage=1.0,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2)
+        sentence_iterator=iter(sentences),
+        model_writer=model,
+        vocab_size=320,
+        byte_fallback=True,
+        character_coverage=1.0,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
     return model.getvalue()
 
 
@@ -82,9 +109,23 @@ def save_all(folder):
     import comfy.text_encoders.t5
 
     torch.manual_seed(0)
-    vae = comfy.ldm.wan.vae.WanVAE(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[], temperal_downsample=[False, True, True],
-                                   image_channels=3, conv_out_channels=3, dropout=0.0)
-    vae_weights = {key: torch.ones_like(w) if key.endswith("gamma") else torch.randn_like(w) * torch.tensor(w[0].numel() or 1).rsqrt() for key, w in vae.state_dict().items()}
+    vae = comfy.ldm.wan.vae.WanVAE(
+        dim=8,
+        z_dim=16,
+        dim_mult=[1, 2, 4, 4],
+        num_res_blocks=2,
+        attn_scales=[],
+        temperal_downsample=[False, True, True],
+        image_channels=3,
+        conv_out_channels=3,
+        dropout=0.0,
+    )
+    vae_weights = {
+        key: torch.ones_like(w)
+        if key.endswith("gamma")
+        else torch.randn_like(w) * torch.tensor(w[0].numel() or 1).rsqrt()
+        for key, w in vae.state_dict().items()
+    }
 
     pieces = vocabulary()
     import sentencepiece
@@ -92,11 +133,17 @@ def save_all(folder):
     config = TEXT_CONFIG | {"vocab_size": sentencepiece.SentencePieceProcessor(model_proto=pieces).get_piece_size()}
     template = {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "umt5"}
     t5 = comfy.text_encoders.t5.T5(config | template, torch.float32, "cpu", comfy.ops.disable_weight_init)
-    text_weights = {key: torch.ones_like(w) if "layer_norm" in key else torch.randn_like(w) * w.shape[-1] ** -0.5 for key, w in t5.state_dict().items()}
+    text_weights = {
+        key: torch.ones_like(w) if "layer_norm" in key else torch.randn_like(w) * w.shape[-1] ** -0.5
+        for key, w in t5.state_dict().items()
+    }
     text_weights["spiece_model"] = torch.frombuffer(bytearray(pieces), dtype=torch.uint8)
 
-    contents = {TRANSFORMER: (transformer(), {"liveditor": "tiny random weights, for tests"}), VAE: (vae_weights, {}),
-                TEXT_ENCODER: (text_weights, {"liveditor_text_encoder": json.dumps(config)})}
+    contents = {
+        TRANSFORMER: (transformer(), {"liveditor": "tiny random weights, for tests"}),
+        VAE: (vae_weights, {}),
+        TEXT_ENCODER: (text_weights, {"liveditor_text_encoder": json.dumps(config)}),
+    }
     for name, (weights, metadata) in contents.items():
         path = Path(folder) / PLACES[name] / name
         path.parent.mkdir(parents=True, exist_ok=True)

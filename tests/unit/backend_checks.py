@@ -12,17 +12,19 @@ from liveditor.liveditor_core.token_layout import TokenLayout
 
 # target, source, batch, heads, head dim
 SHAPES = [
-    (128, 128, 1, 2, 64),   # whole blocks
-    (150, 170, 2, 2, 64),   # a block over the border, a whole last one
+    (128, 128, 1, 2, 64),  # whole blocks
+    (150, 170, 2, 2, 64),  # a block over the border, a whole last one
     (150, 201, 1, 2, 128),  # a block over the border and a short last one
     (192, 100, 1, 2, 128),  # no block over the border, a short last one
-    (65, 1, 1, 2, 64),      # a source of one token
-    (100, 300, 1, 3, 64),   # more source than target
+    (65, 1, 1, 2, 64),  # a source of one token
+    (100, 300, 1, 3, 64),  # more source than target
 ]
 CONFIG = SparseAttentionConfig(exact_kv_ratio=0.3, source_keep_ratio=0.5, dense_query_ratio=0.4)
 
 
-ACTIVATIONS = load_file(Path(__file__).resolve().parents[1] / "activations" / "nano.safetensors")  # by training/activations.py
+ACTIVATIONS = load_file(
+    Path(__file__).resolve().parents[1] / "activations" / "nano.safetensors"
+)  # by training/activations.py
 ACTIVATION_NAMES = sorted({name.rpartition(".")[0] for name in ACTIVATIONS})
 
 
@@ -33,7 +35,9 @@ class Case:
         target, source, batch, heads, dim = shape
         n = target + source
         generator = torch.Generator().manual_seed(seed)
-        level = torch.randn(3, batch, -(-n // 64), heads, dim, generator=generator).repeat_interleave(64, dim=2)[:, :, :n]
+        level = torch.randn(3, batch, -(-n // 64), heads, dim, generator=generator).repeat_interleave(64, dim=2)[
+            :, :, :n
+        ]
         x = (level + torch.randn(3, batch, n, heads, dim, generator=generator)).to(device, dtype)
         self._fill(x, (0.5 * (torch.rand(batch, n, generator=generator) - 0.5)).to(device), target)
 
@@ -51,12 +55,20 @@ class Case:
         self.cut = {"target": target, "block_size": 64}
         self.means = [reference.block_means(t, **self.cut) for t in (self.q, self.k, self.v)]
         self.chosen, self.residual = select_blocks(*self.means, layout=self.layout, config=CONFIG, kernels=reference)
-        self.source_blocks = self.chosen.kv_set[:, :, self.layout.num_target_kv_blocks:].contiguous()
+        self.source_blocks = self.chosen.kv_set[:, :, self.layout.num_target_kv_blocks :].contiguous()
         self.set_means = [take_blocks(x, self.chosen.kv_set) for x in self.means[1:]]
 
     def sparse_arguments(self):
-        return {"k_mean": self.set_means[0], "v_mean": self.set_means[1], "query_blocks": self.chosen.sparse_blocks, "kv_set": self.chosen.kv_set,
-                "exact_blocks": self.chosen.exact_blocks, "is_exact": self.chosen.is_exact, "residual": self.residual, "gate": self.gate} | self.cut
+        return {
+            "k_mean": self.set_means[0],
+            "v_mean": self.set_means[1],
+            "query_blocks": self.chosen.sparse_blocks,
+            "kv_set": self.chosen.kv_set,
+            "exact_blocks": self.chosen.exact_blocks,
+            "is_exact": self.chosen.is_exact,
+            "residual": self.residual,
+            "gate": self.gate,
+        } | self.cut
 
     def heads(self):
         return torch.arange(self.q.shape[0] * self.q.shape[1], dtype=torch.int32, device=self.q.device)
@@ -69,13 +81,13 @@ def close(out, expected, tolerance):
 
 
 def check_means(backend, case):
-    for x, mean in zip((case.q, case.k, case.v), case.means):
+    for x, mean in zip((case.q, case.k, case.v), case.means, strict=True):
         close(backend.block_means(x, **case.cut), mean, 1e-5)
 
 
 def check_selection(backend, case):
     chosen, residual = select_blocks(*case.means, layout=case.layout, config=CONFIG, kernels=backend)
-    for name, ours, expected in zip(chosen._fields, chosen, case.chosen):
+    for name, ours, expected in zip(chosen._fields, chosen, case.chosen, strict=True):
         assert ours.dtype == expected.dtype
         if ours.is_floating_point():
             close(ours, expected, 1e-5)
@@ -92,7 +104,9 @@ def check_split_largest(backend, device):
         values[1 % rows, ::2] = -0.25  # many equal, negative
         values = values.to(device)
         for count in {0, 1, size // 2, size}:
-            for ours, expected in zip(backend.split_largest(values, count=count), reference.split_largest(values, count=count)):
+            for ours, expected in zip(
+                backend.split_largest(values, count=count), reference.split_largest(values, count=count), strict=True
+            ):
                 assert torch.equal(ours, expected), (rows, size, count)
 
 
@@ -104,8 +118,11 @@ def check_gathers(backend, case):
     for head in case.heads().tolist():
         b, h = divmod(head, case.q.shape[1])
         ends = [case.layout.kv_block(j) for j in case.source_blocks[b, h].tolist()]
-        where = {"head_index": case.heads()[head:head + 1], "source_blocks": case.source_blocks,
-                 "length": case.layout.target + sum(end - start for start, end in ends)} | case.cut
+        where = {
+            "head_index": case.heads()[head : head + 1],
+            "source_blocks": case.source_blocks,
+            "length": case.layout.target + sum(end - start for start, end in ends),
+        } | case.cut
         ours, expected = (m.gather_kv_set(case.k, **where) for m in (backend, reference))
         assert torch.equal(ours, expected), head
 
@@ -119,7 +136,14 @@ def check_write(backend, case):
     values = reference.gather_query_blocks(case.v, head_index=case.heads(), query_blocks=case.chosen.dense_blocks)
     for module in (backend, reference):
         out = written(case)
-        module.write_query_blocks(values, head_index=case.heads(), query_blocks=case.chosen.dense_blocks, residual=case.residual, gate=case.gate, out=out)
+        module.write_query_blocks(
+            values,
+            head_index=case.heads(),
+            query_blocks=case.chosen.dense_blocks,
+            residual=case.residual,
+            gate=case.gate,
+            out=out,
+        )
         outs.append(out)
     assert torch.equal(outs[0].isnan(), outs[1].isnan()), "other rows were written"
     close(outs[0].nan_to_num(), outs[1].nan_to_num(), 1e-3)

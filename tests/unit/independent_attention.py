@@ -74,5 +74,14 @@ def head(q, k, v, gate, target, sar, srr, flat_ratio, dense_half="sharpest", den
 
 def in_context_sparse_attention(q, k, v, gate, target, **settings):
     """[B, H, N, D] in any dtype -> [B, H, N, D] float64."""
-    return torch.stack([torch.stack([head(q[b, h].double(), k[b, h].double(), v[b, h].double(), gate[b].double(), target, **settings)
-                                     for h in range(q.shape[1])]) for b in range(q.shape[0])])
+    return torch.stack(
+        [
+            torch.stack(
+                [
+                    head(q[b, h].double(), k[b, h].double(), v[b, h].double(), gate[b].double(), target, **settings)
+                    for h in range(q.shape[1])
+                ]
+            )
+            for b in range(q.shape[0])
+        ]
+    )

@@ -15,8 +15,16 @@ SIGMAS = torch.tensor([1.0, 0.7, 0.3, 0.0])
 CONFIG = SparseAttentionConfig(exact_kv_ratio=0.2, source_keep_ratio=0.3, dense_query_ratio=0.4, backend="pytorch")
 
 
-@pytest.mark.parametrize("text, first, count, expected", [
-    ("all", 0, 3, {0, 1, 2}), ("1, last", 1, 32, {1, 32}), ("8-10,2", 1, 9, {2, 8, 9}), ("7", 0, 4, set()), (" last ", 0, 40, {39})])
+@pytest.mark.parametrize(
+    "text, first, count, expected",
+    [
+        ("all", 0, 3, {0, 1, 2}),
+        ("1, last", 1, 32, {1, 32}),
+        ("8-10,2", 1, 9, {2, 8, 9}),
+        ("7", 0, 4, set()),
+        (" last ", 0, 40, {39}),
+    ],
+)
 def test_numbers(text, first, count, expected):
     check_numbers(text)
     assert numbers_in(text, first, count) == expected
@@ -29,14 +37,29 @@ def test_what_is_no_list_of_numbers_is_refused(text):
 
 
 def options(step, block, cond_or_uncond=(0,)):
-    return {"sample_sigmas": SIGMAS, "sigmas": SIGMAS[step - 1:step], "block_index": block, "total_blocks": 4, "cond_or_uncond": list(cond_or_uncond), "grid_sizes": GRID}
+    return {
+        "sample_sigmas": SIGMAS,
+        "sigmas": SIGMAS[step - 1 : step],
+        "block_index": block,
+        "total_blocks": 4,
+        "cond_or_uncond": list(cond_or_uncond),
+        "grid_sizes": GRID,
+    }
 
 
 def attend(record, at, batch=1, config=CONFIG, seed=0):
     q, k, v = torch.randn(3, batch, 2, 2 * TOKENS, 32, generator=torch.Generator().manual_seed(seed)) * 2
     layout = TokenLayout(TOKENS, TOKENS)
-    out = in_context_sparse_attention(q, k, v, torch.zeros(batch, 2 * TOKENS), layout=layout, config=config, watch=record.watch(at, layout) if record else None,
-                                      dense_attention=torch.nn.functional.scaled_dot_product_attention)
+    out = in_context_sparse_attention(
+        q,
+        k,
+        v,
+        torch.zeros(batch, 2 * TOKENS),
+        layout=layout,
+        config=config,
+        watch=record.watch(at, layout) if record else None,
+        dense_attention=torch.nn.functional.scaled_dot_product_attention,
+    )
     return out, q, k, layout
 
 
@@ -56,7 +79,9 @@ def test_it_notes_what_was_chosen_and_changes_nothing():
         assert set(choice.retrieved[head].nonzero().flatten().tolist()) == set(kept.tolist())
         sharpness = attention[head, :, :targets].topk(counts.sharpness_top, dim=-1).values.sum(-1)
         assert torch.allclose(choice.sharpness[head], sharpness, atol=1e-5)
-        assert set(choice.dense[head].nonzero().flatten().tolist()) == set(sharpness.topk(counts.dense_queries).indices.tolist())
+        assert set(choice.dense[head].nonzero().flatten().tolist()) == set(
+            sharpness.topk(counts.dense_queries).indices.tolist()
+        )
     text = summary(record, [2])
     assert f"step 2, block 3: each head reads {counts.kept_source} source blocks" in text
     assert summary(record, [1]).count("\n") == 0
@@ -73,8 +98,16 @@ def test_only_chosen_steps_and_blocks_of_the_positive_prompt():
     attend(both, options(1, 0, cond_or_uncond=[1, 0]), batch=2)
     _, q, k, layout = attend(None, None, batch=2)
     alone = AttentionRecord("all", "all")
-    in_context_sparse_attention(q[1:], k[1:], k[1:], torch.zeros(1, 2 * TOKENS), layout=layout, config=CONFIG, watch=alone.watch(options(1, 0), layout),
-                                dense_attention=torch.nn.functional.scaled_dot_product_attention)
+    in_context_sparse_attention(
+        q[1:],
+        k[1:],
+        k[1:],
+        torch.zeros(1, 2 * TOKENS),
+        layout=layout,
+        config=CONFIG,
+        watch=alone.watch(options(1, 0), layout),
+        dense_attention=torch.nn.functional.scaled_dot_product_attention,
+    )
     assert torch.equal(both.choices[1, 0].retrieved, alone.choices[1, 0].retrieved)
     assert record.run(lambda: q) is q
     assert record.choices == {} and record.layout is None and torch.equal(record.result, q)

@@ -35,7 +35,11 @@ def same(a, b):
 @pytest.mark.parametrize("nesting", [(), ("state_dict",), ("module",), ("weights",), ("module", "state_dict")])
 def test_every_nesting_and_prefix(weights, tmp_path, prefix, nesting):
     content = {f"{prefix}{key}": value for key, value in weights.items()}
-    content |= {"vae.encoder.weight": torch.ones(1), "optimizer.state": torch.ones(1), "lr_scheduler.step": torch.ones(1)}
+    content |= {
+        "vae.encoder.weight": torch.ones(1),
+        "optimizer.state": torch.ones(1),
+        "lr_scheduler.step": torch.ones(1),
+    }
     for name in nesting:
         content = {name: content, "step": 7}
     torch.save(content, tmp_path / "in.bin")
@@ -49,7 +53,10 @@ def test_old_pickles_without_zip(weights, tmp_path):
 
 
 def test_several_copies_need_a_choice(weights, tmp_path):
-    torch.save({f"{p}{k}": v + (p == "model_ema.") for p in ("model.", "model_ema.") for k, v in weights.items()}, tmp_path / "in.bin")
+    torch.save(
+        {f"{p}{k}": v + (p == "model_ema.") for p in ("model.", "model_ema.") for k, v in weights.items()},
+        tmp_path / "in.bin",
+    )
     with pytest.raises(CheckpointError, match="several copies of the model, under 'model.', 'model_ema.'.*--prefix"):
         convert(tmp_path / "in.bin", tmp_path / "out.safetensors")
     assert same(convert(tmp_path / "in.bin", tmp_path / "out.safetensors", prefix="model."), weights)
@@ -60,7 +67,13 @@ def test_bf16_casts_all_but_the_sensitive_weights(weights, tmp_path):
     save_file(full, tmp_path / "in.safetensors")
     out = convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
     assert out["blocks.0.self_attn.q.weight"].dtype == torch.bfloat16
-    for key in ("blocks.0.self_attn.alpha_1.weight", "source_video_embedding_more_memory.weight", "patch_embedding.weight", "blocks.1.modulation", "head.modulation"):
+    for key in (
+        "blocks.0.self_attn.alpha_1.weight",
+        "source_video_embedding_more_memory.weight",
+        "patch_embedding.weight",
+        "blocks.1.modulation",
+        "head.modulation",
+    ):
         assert out[key].dtype == torch.float32 and torch.equal(out[key], full[key]), key
 
 
@@ -81,7 +94,10 @@ def test_scaled_fp8(weights, tmp_path):
 
 
 def test_a_zero_matrix_survives_fp8(weights, tmp_path):
-    save_file(weights | {"blocks.0.ffn.0.weight": torch.zeros_like(weights["blocks.0.ffn.0.weight"])}, tmp_path / "in.safetensors")
+    save_file(
+        weights | {"blocks.0.ffn.0.weight": torch.zeros_like(weights["blocks.0.ffn.0.weight"])},
+        tmp_path / "in.safetensors",
+    )
     out = convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", weight_type="fp8_e4m3fn_scaled")
     assert out["blocks.0.ffn.0.weight"].float().eq(0).all()
 
@@ -96,7 +112,9 @@ class Code:
 
 def test_code_in_a_pickle_does_not_run(tmp_path):
     torch.save({"state_dict": {"a": Code(tmp_path / "ran")}}, tmp_path / "in.bin")
-    with pytest.raises(CheckpointError, match="in.bin: cannot be read as a PyTorch file of plain weights.*none of it was run"):
+    with pytest.raises(
+        CheckpointError, match="in.bin: cannot be read as a PyTorch file of plain weights.*none of it was run"
+    ):
         convert(tmp_path / "in.bin", tmp_path / "out.safetensors")
     assert not (tmp_path / "ran").exists() and not (tmp_path / "out.safetensors").exists()
 
@@ -104,7 +122,11 @@ def test_code_in_a_pickle_does_not_run(tmp_path):
 def test_damaged_or_missing_files(weights, tmp_path):
     save_file(weights, tmp_path / "whole.safetensors")
     data = (tmp_path / "whole.safetensors").read_bytes()
-    for name, content in {"cut.safetensors": data[:-10], "empty.safetensors": b"", "text.safetensors": b"hello, this is text"}.items():
+    for name, content in {
+        "cut.safetensors": data[:-10],
+        "empty.safetensors": b"",
+        "text.safetensors": b"hello, this is text",
+    }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=f"{name}: the file is truncated or damaged"):
             check_liveditor(tmp_path / name)
@@ -148,7 +170,10 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(weights, tmp_path, monke
         return read(self, key)
 
     monkeypatch.setattr(checkpoint._SafetensorsFile, "__getitem__", fail_later)
-    with pytest.raises(CheckpointError, match="out.safetensors: could not be written .disk full.; the part that was is removed. It needs 0.0 GB"):
+    with pytest.raises(
+        CheckpointError,
+        match="out.safetensors: could not be written .disk full.; the part that was is removed. It needs 0.0 GB",
+    ):
         convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
     assert (tmp_path / "out.safetensors").read_bytes() == b"the old file"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.safetensors", "out.safetensors"]
@@ -182,7 +207,12 @@ finally:
 
 
 def convert_in_a_process(*arguments, **options):
-    return subprocess.run([sys.executable, "-c", IN_A_PROCESS, str(Path(checkpoint.__file__).parents[1]), *map(str, arguments)], capture_output=True, text=True, **options)
+    return subprocess.run(
+        [sys.executable, "-c", IN_A_PROCESS, str(Path(checkpoint.__file__).parents[1]), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        **options,
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -204,15 +234,25 @@ def test_a_write_that_fails_midway(weights, tmp_path):
     import resource
 
     torch.save(weights, tmp_path / "in.bin")
-    done = convert_in_a_process(tmp_path / "in.bin", tmp_path / "out.safetensors", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
-    assert done.returncode == 1 and "out.safetensors: could not be written (File too large); the part that was is removed" in done.stderr
+    done = convert_in_a_process(
+        tmp_path / "in.bin",
+        tmp_path / "out.safetensors",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+    )
+    assert (
+        done.returncode == 1
+        and "out.safetensors: could not be written (File too large); the part that was is removed" in done.stderr
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["in.bin"]
 
 
 def test_too_little_disk_is_said_before_anything_is_written(weights, tmp_path, monkeypatch):
     save_file(weights, tmp_path / "in.safetensors")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2_000_000}))
-    with pytest.raises(CheckpointError, match=r"out.safetensors: needs 0.0 GB of disk, 0.0 GB are free there. Free some or write it to another disk."):
+    with pytest.raises(
+        CheckpointError,
+        match=r"out.safetensors: needs 0.0 GB of disk, 0.0 GB are free there. Free some or write it to another disk.",
+    ):
         convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["in.safetensors"]
 

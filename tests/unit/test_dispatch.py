@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from liveditor.kernels import BackendUnavailable, available_dense_attention, choose_backend, dense_attention, dispatch, sparse_from_tokens
+from liveditor.kernels import (
+    BackendUnavailable,
+    available_dense_attention,
+    choose_backend,
+    dense_attention,
+    dispatch,
+    sparse_from_tokens,
+)
 from liveditor.liveditor_core.config import SparseAttentionConfig
 from liveditor.liveditor_core.sparse_attention import plan_attention
 from liveditor.liveditor_core.token_layout import TokenLayout
@@ -13,31 +20,49 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("name", ["triton", "tilelang"])
 def test_a_named_backend_that_cannot_run_is_refused_with_its_reason(name):
-    with pytest.raises(BackendUnavailable, match=f"backend {name} cannot run: needs an NVIDIA GPU, the tensors are on cpu. Choose auto or pytorch"):
+    with pytest.raises(
+        BackendUnavailable,
+        match=f"backend {name} cannot run: needs an NVIDIA GPU, the tensors are on cpu. Choose auto or pytorch",
+    ):
         choose_backend(name, CPU, torch.bfloat16, 128)
 
 
 def test_auto_falls_back_and_says_why():
     choice = choose_backend("auto", CPU, torch.bfloat16, 128)
     assert choice.name == "pytorch" and choice.module is choose_backend("pytorch", CPU, torch.float32, 96).module
-    assert set(choice.reasons) == {"triton", "tilelang"} and all("needs an NVIDIA GPU" in reason for reason in choice.reasons.values())
+    assert set(choice.reasons) == {"triton", "tilelang"} and all(
+        "needs an NVIDIA GPU" in reason for reason in choice.reasons.values()
+    )
 
 
 @pytest.fixture
 def gpu(monkeypatch):
     """A GPU of a given capability, as far as the choice can see."""
+
     def make(*capability):
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
         for function in (dispatch.gpu_family, dispatch.unavailable_reason, dispatch.choose_backend):
             function.cache_clear()
         return torch.device("cuda", 0)
+
     yield make
     for function in (dispatch.gpu_family, dispatch.unavailable_reason, dispatch.choose_backend):
         function.cache_clear()
 
 
-@pytest.mark.parametrize("capability, family", [((7, 5), None), ((8, 0), "ampere"), ((8, 6), "ampere"), ((8, 9), "ada"), ((9, 0), "hopper"), ((10, 0), "blackwell"), ((12, 0), "blackwell")])
+@pytest.mark.parametrize(
+    "capability, family",
+    [
+        ((7, 5), None),
+        ((8, 0), "ampere"),
+        ((8, 6), "ampere"),
+        ((8, 9), "ada"),
+        ((9, 0), "hopper"),
+        ((10, 0), "blackwell"),
+        ((12, 0), "blackwell"),
+    ],
+)
 def test_families(gpu, capability, family):
     device = gpu(*capability)
     assert dispatch.gpu_family(device)[0] == family
@@ -54,13 +79,19 @@ def test_reasons_by_dtype_head_dim_and_age(gpu):
 def test_a_package_that_breaks_at_import_is_a_reason(gpu, monkeypatch):
     def broken(*_):
         raise OSError("wrong CUDA")
+
     monkeypatch.setattr(dispatch.importlib, "import_module", broken)
     monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: object())
-    assert dispatch.unavailable_reason("triton", gpu(9, 0)) == "the Python package triton does not work here: OSError: wrong CUDA"
+    assert (
+        dispatch.unavailable_reason("triton", gpu(9, 0))
+        == "the Python package triton does not work here: OSError: wrong CUDA"
+    )
 
 
 def plan(layout, **settings):
-    return plan_attention(layout=layout, config=SparseAttentionConfig(**settings), device=CPU, dtype=torch.float32, head_dim=128)
+    return plan_attention(
+        layout=layout, config=SparseAttentionConfig(**settings), device=CPU, dtype=torch.float32, head_dim=128
+    )
 
 
 def test_when_everything_is_dense(monkeypatch):
@@ -70,7 +101,9 @@ def test_when_everything_is_dense(monkeypatch):
     monkeypatch.setattr("liveditor.liveditor_core.sparse_attention.sparse_from_tokens", lambda device: 300)
     assert "below 300 tokens" in plan(TokenLayout(128, 128)).reasons[0]
     assert not plan(TokenLayout(128, 172)).dense_everywhere
-    assert not plan(TokenLayout(128, 128), backend="pytorch").dense_everywhere, "who names a backend gets sparse attention at any length"
+    assert not plan(TokenLayout(128, 128), backend="pytorch").dense_everywhere, (
+        "who names a backend gets sparse attention at any length"
+    )
 
 
 def test_dense_attention_on_the_cpu():

@@ -21,16 +21,27 @@ def test_kv_blocks_cover_every_token_once_and_none_holds_both_streams(target, so
     for j, (start, end) in enumerate(blocks):
         assert 0 < end - start <= block_size
         assert (end <= target) == (j < layout.num_target_kv_blocks)
-    starts = reference.kv_block_starts(tokens=layout.tokens, target=target, block_size=block_size, device="cpu").tolist()
+    starts = reference.kv_block_starts(
+        tokens=layout.tokens, target=target, block_size=block_size, device="cpu"
+    ).tolist()
     assert starts == [start for start, _ in blocks] + [layout.tokens]
     assert layout.has_tails == any(end - start < block_size for start, end in blocks)
-    assert layout.num_target_blocks + layout.num_source_blocks == layout.num_blocks == math.ceil(layout.tokens / block_size)
+    assert (
+        layout.num_target_blocks + layout.num_source_blocks
+        == layout.num_blocks
+        == math.ceil(layout.tokens / block_size)
+    )
     assert layout.query_block(layout.num_blocks - 1)[1] == layout.tokens
 
 
 def test_counts_at_the_shape_of_record():
     counts = SparseAttentionConfig().counts(RECORD)
-    assert (RECORD.num_blocks, RECORD.num_target_blocks, RECORD.num_source_blocks, RECORD.num_target_kv_blocks) == (1339, 669, 670, 670)
+    assert (RECORD.num_blocks, RECORD.num_target_blocks, RECORD.num_source_blocks, RECORD.num_target_kv_blocks) == (
+        1339,
+        669,
+        670,
+        670,
+    )
     assert (counts.kept_source, counts.sharpness_top, counts.dense_queries, counts.exact_kv) == (83, 41, 669, 47)
 
 
@@ -39,7 +50,12 @@ def test_counts_at_the_ends():
     none = SparseAttentionConfig(0.0, 0.0, 0.0).counts(layout)
     assert (none.kept_source, none.sharpness_top, none.dense_queries, none.exact_kv) == (0, 1, 0, 1)
     everything = SparseAttentionConfig(1.0, 1.0, 1.0).counts(layout)
-    assert (everything.kept_source, everything.sharpness_top, everything.dense_queries, everything.exact_kv) == (10, 10, 20, 20)
+    assert (everything.kept_source, everything.sharpness_top, everything.dense_queries, everything.exact_kv) == (
+        10,
+        10,
+        20,
+        20,
+    )
     assert SparseAttentionConfig(source_keep_ratio=0.01).counts(layout).kept_source == 1
 
 
@@ -50,7 +66,9 @@ def test_share_of_dense_attention():
     assert SparseAttentionConfig().dense_fraction(TokenLayout(30, 30)) == 1.0
 
 
-@pytest.mark.parametrize("field, label", [("exact_kv_ratio", "SAR"), ("source_keep_ratio", "SRR"), ("dense_query_ratio", "flat ratio")])
+@pytest.mark.parametrize(
+    "field, label", [("exact_kv_ratio", "SAR"), ("source_keep_ratio", "SRR"), ("dense_query_ratio", "flat ratio")]
+)
 @pytest.mark.parametrize("value", [-0.01, 1.01, math.nan])
 def test_ratios_outside_0_to_1_are_refused(field, label, value):
     with pytest.raises(ValueError, match=f"{label} must lie between 0 and 1, got"):
@@ -67,7 +85,9 @@ def test_unknown_names_are_refused():
 
 
 def test_settings_travel_as_scalars():
-    config = SparseAttentionConfig.from_settings(sar=0.1, srr=0.2, flat_ratio=0.3, dense_half="flattest", backend="pytorch")
+    config = SparseAttentionConfig.from_settings(
+        sar=0.1, srr=0.2, flat_ratio=0.3, dense_half="flattest", backend="pytorch"
+    )
     options = config.to_options()
     assert all(isinstance(value, (str, float)) for value in options.values())
     assert SparseAttentionConfig.from_options({"liveditor": options}) == config

@@ -9,10 +9,34 @@ from liveditor.liveditor_core import mask as masks
 from liveditor.liveditor_core.video import FITS, SourceVideo
 
 
-def source(fit="crop", frames=9, fps=16, original_frames=9, original_fps=16, first_frame=0, size=(96, 64), original_size=(120, 68)):
-    pictures = torch.rand(original_frames, original_size[1], original_size[0], 3, generator=torch.Generator().manual_seed(1))
-    return SourceVideo(latent=None, width=size[0], height=size[1], frames=frames, fps=Fraction(fps), original_width=original_size[0], original_height=original_size[1],
-                       original_frames=original_frames, original_fps=Fraction(original_fps), first_frame=first_frame, fit=fit, audio=None, read_original=lambda: pictures)
+def source(
+    fit="crop",
+    frames=9,
+    fps=16,
+    original_frames=9,
+    original_fps=16,
+    first_frame=0,
+    size=(96, 64),
+    original_size=(120, 68),
+):
+    pictures = torch.rand(
+        original_frames, original_size[1], original_size[0], 3, generator=torch.Generator().manual_seed(1)
+    )
+    return SourceVideo(
+        latent=None,
+        width=size[0],
+        height=size[1],
+        frames=frames,
+        fps=Fraction(fps),
+        original_width=original_size[0],
+        original_height=original_size[1],
+        original_frames=original_frames,
+        original_fps=Fraction(original_fps),
+        first_frame=first_frame,
+        fit=fit,
+        audio=None,
+        read_original=lambda: pictures,
+    )
 
 
 def rectangle(frames, height, width, top, bottom, left, right):
@@ -58,14 +82,17 @@ def moving(count):
     return torch.arange(1, count + 1).view(-1, 1, 1).expand(-1, 64, 96) / 1000
 
 
-@pytest.mark.parametrize("count, original_rate, expected", [
-    (8, False, list(range(8))),                                   # of the edit's frames
-    (8, True, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]),
-    (16, False, [1, 3, 5, 7, 9, 11, 13, 15]),                     # of the part's frames
-    (16, True, list(range(16))),
-    (100, False, [11, 13, 15, 17, 19, 21, 23, 25]),               # of the whole video
-    (100, True, list(range(10, 26))),
-])
+@pytest.mark.parametrize(
+    "count, original_rate, expected",
+    [
+        (8, False, list(range(8))),  # of the edit's frames
+        (8, True, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]),
+        (16, False, [1, 3, 5, 7, 9, 11, 13, 15]),  # of the part's frames
+        (16, True, list(range(16))),
+        (100, False, [11, 13, 15, 17, 19, 21, 23, 25]),  # of the whole video
+        (100, True, list(range(10, 26))),
+    ],
+)
 def test_masks_of_frames(count, original_rate, expected):
     clip = source(frames=8, fps=15, original_frames=16, original_fps=30, first_frame=10)
     fitted = masks.fit_mask(moving(count), clip, original_rate=original_rate, original_size=False)
@@ -75,7 +102,9 @@ def test_masks_of_frames(count, original_rate, expected):
 @pytest.mark.parametrize("count", [2, 7, 9, 17, 25])
 def test_a_number_of_masks_that_fits_nothing_is_refused(count):
     clip = source(frames=8, fps=15, original_frames=16, original_fps=30, first_frame=10)
-    with pytest.raises(ValueError, match=f"one for each of the 8 edited frames or of the source's 16, got {count} masks"):
+    with pytest.raises(
+        ValueError, match=f"one for each of the 8 edited frames or of the source's 16, got {count} masks"
+    ):
         masks.fit_mask(moving(count), clip, original_rate=False, original_size=False)
 
 
@@ -90,9 +119,9 @@ def test_a_mask_of_the_edits_size_lies_on_the_edit():
 def test_where_the_sampler_may_work():
     clip = source(frames=7, size=(96, 64), original_size=(96, 64))
     mask = torch.zeros(7, 64, 96)
-    mask[0, 0, 0] = 0.1   # any pixel, however faint
+    mask[0, 0, 0] = 0.1  # any pixel, however faint
     mask[3, 20, 40] = 1
-    mask[6, 63, 95] = 1   # the last frame stands for the padding as well
+    mask[6, 63, 95] = 1  # the last frame stands for the padding as well
     cells = masks.latent_mask(mask, clip)
     assert cells.shape == (1, 1, 3, 8, 12)
     assert cells.nonzero()[:, 2:].tolist() == [[0, 0, 0], [1, 2, 5], [2, 7, 11]]

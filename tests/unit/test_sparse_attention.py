@@ -13,17 +13,17 @@ from liveditor.liveditor_core.token_layout import TokenLayout
 RELEASED = {"sar": 0.0625, "srr": 0.125, "flat_ratio": 0.5}
 # target, source tokens
 SHAPES = [
-    (256, 256),    # both whole blocks
-    (300, 300),    # a block over the border and a short last one
-    (320, 300),    # no block over the border, a short last one
-    (300, 340),    # a block over the border, the sequence ends on a block
-    (500, 100),    # more target than source
-    (100, 700),    # more source than target
-    (64, 64),      # one block each
-    (65, 1),       # one token over; a source of one token
+    (256, 256),  # both whole blocks
+    (300, 300),  # a block over the border and a short last one
+    (320, 300),  # no block over the border, a short last one
+    (300, 340),  # a block over the border, the sequence ends on a block
+    (500, 100),  # more target than source
+    (100, 700),  # more source than target
+    (64, 64),  # one block each
+    (65, 1),  # one token over; a source of one token
     (64, 1),
-    (127, 2),      # the border block holds all of the source
-    (30, 40),      # fewer target tokens than a block: dense
+    (127, 2),  # the border block holds all of the source
+    (30, 40),  # fewer target tokens than a block: dense
     (63, 200),
     (1, 1),
 ]
@@ -65,7 +65,9 @@ def test_against_an_independent_reference(target, source, settings):
     q, k, v, gate = inputs(target, source)
     out = run(q, k, v, gate, target, **settings)
     assert not q.is_contiguous() and out.shape == q.shape
-    torch.testing.assert_close(out.double(), expected_attention(q, k, v, gate, target, **settings), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        out.double(), expected_attention(q, k, v, gate, target, **settings), atol=2e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -73,7 +75,12 @@ def test_against_an_independent_reference(target, source, settings):
 def test_on_what_the_small_model_computes(name, settings):
     case = Case.recorded(name, torch.float32, "cpu")
     out = run(case.q, case.k, case.v, case.gate, case.layout.target, **settings)
-    torch.testing.assert_close(out.double(), expected_attention(case.q, case.k, case.v, case.gate, case.layout.target, **settings), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        out.double(),
+        expected_attention(case.q, case.k, case.v, case.gate, case.layout.target, **settings),
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -82,7 +89,9 @@ def test_the_form_for_training_gives_the_same(target, source, settings):
     q, k, v, gate = inputs(target, source)
     out = run(q.requires_grad_(), k, v, gate, target, **settings)
     assert out.requires_grad
-    torch.testing.assert_close(out.detach().double(), expected_attention(q.detach(), k, v, gate, target, **settings), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        out.detach().double(), expected_attention(q.detach(), k, v, gate, target, **settings), atol=2e-5, rtol=1e-5
+    )
 
 
 def test_gradients_against_differences():
@@ -95,8 +104,18 @@ def test_gradients_against_differences():
     for i in range(3):
         direction = torch.randn(x[i].shape, generator=torch.Generator().manual_seed(2 + i))
         step = 2e-3
-        ends = [(expected_attention(*(t.detach() + sign * step * direction if j == i else t.detach() for j, t in enumerate(x)), gate, 150, **settings) * target).sum()
-                for sign in (1, -1)]
+        ends = [
+            (
+                expected_attention(
+                    *(t.detach() + sign * step * direction if j == i else t.detach() for j, t in enumerate(x)),
+                    gate,
+                    150,
+                    **settings,
+                )
+                * target
+            ).sum()
+            for sign in (1, -1)
+        ]
         expected = (ends[0] - ends[1]) / (2 * step)
         torch.testing.assert_close((x[i].grad.double() * direction).sum(), expected.double(), rtol=1e-2, atol=1e-2)
 
@@ -114,7 +133,12 @@ def test_all_ratios_one_is_dense_attention_and_the_residual(target, source):
     ones = run(q, k, v, gate, target, sar=1.0, srr=1.0, flat_ratio=1.0)
     dense = run(q, k, v, gate, target, backend="dense", **RELEASED)
     torch.testing.assert_close(ones, dense, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(dense.double(), expected_attention(q, k, v, gate, target, dense_everywhere=True, **RELEASED), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        dense.double(),
+        expected_attention(q, k, v, gate, target, dense_everywhere=True, **RELEASED),
+        atol=2e-5,
+        rtol=1e-5,
+    )
     without_residual = run(q, k, v, torch.zeros_like(gate), target, backend="dense", **RELEASED)
     torch.testing.assert_close(without_residual, sdpa(q, k, v), atol=1e-5, rtol=1e-5)
 
@@ -123,7 +147,12 @@ def test_ties_take_the_earlier_block():
     q, k, v, gate = inputs(256, 256, seed=3)
     q[:], k[:] = 1.0, 1.0  # every score is the same; only the values tell which blocks were taken
     settings = {"sar": 0.3, "srr": 0.3, "flat_ratio": 0.5}
-    torch.testing.assert_close(run(q, k, v, gate, 256, **settings).double(), expected_attention(q, k, v, gate, 256, **settings), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        run(q, k, v, gate, 256, **settings).double(),
+        expected_attention(q, k, v, gate, 256, **settings),
+        atol=2e-5,
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -167,13 +196,25 @@ def test_in_groups_of_heads_and_over_the_queries(target, source, backend, monkey
     monkeypatch.setattr(sparse_attention, "SMALLEST_GROUP", 1)
     monkeypatch.setattr(sparse_attention, "GATHERED_AT_ONCE", 0.5)
     config = SparseAttentionConfig(backend=backend)
-    out = in_context_sparse_attention(q, k, v, gate, layout=TokenLayout(target, source), config=config, out=q,
-                                      dense_attention=lambda *qkv: calls.append(qkv) or sdpa(*qkv))
+    out = in_context_sparse_attention(
+        q,
+        k,
+        v,
+        gate,
+        layout=TokenLayout(target, source),
+        config=config,
+        out=q,
+        dense_attention=lambda *qkv: calls.append(qkv) or sdpa(*qkv),
+    )
     assert out.data_ptr() == q.data_ptr() and len(calls) > 1
     torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [RELEASED, {"sar": 0.25, "srr": 0.5, "flat_ratio": 0.0}, {"sar": 0.25, "srr": 0.5, "flat_ratio": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [RELEASED, {"sar": 0.25, "srr": 0.5, "flat_ratio": 0.0}, {"sar": 0.25, "srr": 0.5, "flat_ratio": 1.0}],
+    ids=str,
+)
 @pytest.mark.parametrize("target, source", [(300, 340), (256, 256), (128, 700), (30, 40)])
 def test_only_the_first_tokens(target, source, settings):
     """What is needed is the same, and fewer query blocks are computed."""
@@ -181,6 +222,8 @@ def test_only_the_first_tokens(target, source, settings):
     expected = run(q, k, v, gate, target, **settings)
     out = torch.full_like(q, float("nan"))
     config = SparseAttentionConfig.from_settings(**{"dense_half": "sharpest", "backend": "pytorch"} | settings)
-    out = in_context_sparse_attention(q, k, v, gate, layout=TokenLayout(target, source), config=config, dense_attention=sdpa, out=out, needed=target)
+    out = in_context_sparse_attention(
+        q, k, v, gate, layout=TokenLayout(target, source), config=config, dense_attention=sdpa, out=out, needed=target
+    )
     torch.testing.assert_close(out[:, :, :target], expected[:, :, :target], atol=1e-6, rtol=1e-6)
     assert source < 64 or out.isnan().any()

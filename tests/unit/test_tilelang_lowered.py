@@ -22,7 +22,11 @@ KERNELS = {
     "_gather_kv_set": [(40, 128, 64, "bfloat16")],
     "_write_query_blocks": [(40, 128, 64, "bfloat16")],
     "_prepare": [(40, 128, 64, "bfloat16")],
-    "_sparse_attention": [(40, 128, 64, "bfloat16", True), (40, 128, 64, "float16", False), (3, 64, 64, "bfloat16", True)],
+    "_sparse_attention": [
+        (40, 128, 64, "bfloat16", True),
+        (40, 128, 64, "float16", False),
+        (3, 64, 64, "bfloat16", True),
+    ],
 }
 PACKAGE = Path(tilelang.__file__).parent
 
@@ -32,8 +36,13 @@ def sources():
     lowered = {}
     for name, variants in KERNELS.items():
         for arguments in variants:
-            with tilelang.tvm.transform.PassContext(config=tilelang_backend.OPTIONS), tilelang.tvm.target.Target(TARGET):
-                lowered[f"{name}{arguments}"] = tilelang.lower(getattr(tilelang_backend, name).build(*arguments), target=TARGET).kernel_source
+            with (
+                tilelang.tvm.transform.PassContext(config=tilelang_backend.OPTIONS),
+                tilelang.tvm.target.Target(TARGET),
+            ):
+                lowered[f"{name}{arguments}"] = tilelang.lower(
+                    getattr(tilelang_backend, name).build(*arguments), target=TARGET
+                ).kernel_source
     return lowered
 
 
@@ -64,8 +73,19 @@ def test_nvcc_compiles_them(sources, tmp_path):
         number, (name, source) = item
         path = tmp_path / f"{number}.cu"
         path.write_text(source)
-        command = ["nvcc", "-std=c++17", "-gencode=arch=compute_90a,code=sm_90a", "-DENABLE_BF16", "-use_fast_math", f"-I{PACKAGE / 'src'}",
-                   f"-I{PACKAGE / '3rdparty' / 'cutlass' / 'include'}", "-cubin", "-o", path.with_suffix(".cubin"), path]
+        command = [
+            "nvcc",
+            "-std=c++17",
+            "-gencode=arch=compute_90a,code=sm_90a",
+            "-DENABLE_BF16",
+            "-use_fast_math",
+            f"-I{PACKAGE / 'src'}",
+            f"-I{PACKAGE / '3rdparty' / 'cutlass' / 'include'}",
+            "-cubin",
+            "-o",
+            path.with_suffix(".cubin"),
+            path,
+        ]
         return name, subprocess.run(command, capture_output=True, text=True)
 
     with ThreadPoolExecutor() as pool:

@@ -1,4 +1,7 @@
-"""Sums, norms and rotations: the plain ones against the host-independent definition, the Triton ones against the plain ones."""
+"""Sums, norms and rotations.
+
+The plain ones against the host-independent definition, the Triton ones against the plain ones.
+"""
 
 import pytest
 import token_op_checks
@@ -14,7 +17,9 @@ from liveditor.kernels import triton_token_ops  # noqa: E402
 
 def test_the_plain_operations():
     x, update, gate, scale, shift = token_op_checks.tensors(SHAPES[1], "cpu", torch.float32, part=True)
-    total, out = token_ops.add_and_normalise(x, update, gate=gate, scale=scale, shift=shift, eps=1e-6, dtype=torch.float32)
+    total, out = token_ops.add_and_normalise(
+        x, update, gate=gate, scale=scale, shift=shift, eps=1e-6, dtype=torch.float32
+    )
     wanted = x + update * gate
     torch.testing.assert_close(total, wanted)
     normal = (wanted - wanted.mean(-1, keepdim=True)) / (wanted.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()

@@ -17,12 +17,34 @@ def smooth(frames, height, width):
 
 
 def source(width, height, original_width, original_height, fit):
-    return SourceVideo(latent=None, width=width, height=height, frames=3, fps=Fraction(16), original_width=original_width, original_height=original_height,
-                       original_frames=3, original_fps=Fraction(16), first_frame=0, fit=fit, audio=None, read_original=None)
+    return SourceVideo(
+        latent=None,
+        width=width,
+        height=height,
+        frames=3,
+        fps=Fraction(16),
+        original_width=original_width,
+        original_height=original_height,
+        original_frames=3,
+        original_fps=Fraction(16),
+        first_frame=0,
+        fit=fit,
+        audio=None,
+        read_original=None,
+    )
 
 
-@pytest.mark.parametrize("width, height, size", [(1920, 1080, (960, 544)), (1080, 1920, (544, 960)), (500, 500, (720, 720)), (1280, 640, (960, 480)),
-                                                 (300, 600, (480, 960)), (640, 480, (720, 720))])
+@pytest.mark.parametrize(
+    "width, height, size",
+    [
+        (1920, 1080, (960, 544)),
+        (1080, 1920, (544, 960)),
+        (500, 500, (720, 720)),
+        (1280, 640, (960, 480)),
+        (300, 600, (480, 960)),
+        (640, 480, (720, 720)),
+    ],
+)
 def test_preset_of_nearest_shape(width, height, size):
     assert video.preset_size("auto 540p", width, height) == size
 
@@ -34,7 +56,24 @@ def test_presets_are_multiples_of_16(preset):
 
 def test_frame_rates():
     assert video.frame_indices(7, Fraction(24), Fraction(24)) == list(range(7))
-    assert video.frame_indices(25, Fraction(25), Fraction(16)) == [0, 2, 3, 5, 7, 8, 10, 11, 13, 14, 16, 17, 19, 21, 22, 24]
+    assert video.frame_indices(25, Fraction(25), Fraction(16)) == [
+        0,
+        2,
+        3,
+        5,
+        7,
+        8,
+        10,
+        11,
+        13,
+        14,
+        16,
+        17,
+        19,
+        21,
+        22,
+        24,
+    ]
     assert video.frame_indices(1, Fraction(30), Fraction(16)) == [0]
     assert video.frame_indices(3, Fraction(12), Fraction(24)) == [0, 0, 1, 1, 2, 2]
 
@@ -43,7 +82,7 @@ def test_frame_rates():
 @pytest.mark.parametrize("count", [1, 2, 81, 250])
 def test_length_is_kept_at_16_frames_a_second(fps, count):
     indices = video.frame_indices(count, fps, Fraction(16))
-    assert indices == sorted(indices) and 0 <= indices[0] and indices[-1] < count
+    assert indices == sorted(indices) and indices[0] >= 0 and indices[-1] < count
     assert abs(len(indices) / 16 - count / fps) <= 1 / 16
 
 
@@ -80,7 +119,9 @@ def test_cropped_border_is_the_sources_own():
     inside = restored.eq(0).all(-1)[0]
     rows, columns = inside.any(1).nonzero().squeeze(-1), inside.any(0).nonzero().squeeze(-1)
     assert len(columns) == 100 and 60 < len(rows) < 70
-    assert torch.equal(restored[:, :rows[0]], frames[:, :rows[0]]) and torch.equal(restored[:, rows[-1] + 1:], frames[:, rows[-1] + 1:])
+    assert torch.equal(restored[:, : rows[0]], frames[:, : rows[0]]) and torch.equal(
+        restored[:, rows[-1] + 1 :], frames[:, rows[-1] + 1 :]
+    )
 
 
 def test_audio_of_the_part():

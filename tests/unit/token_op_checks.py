@@ -24,12 +24,21 @@ def tensors(shape, device, dtype, part):
 
 def check_add_and_normalise(kernels, shape, device, dtype, tolerance):
     for part in (False, True):
-        for with_update, with_gate, in_place in ((False, False, False), (True, True, False), (True, True, True), (True, False, True)):
+        for with_update, with_gate, in_place in (
+            (False, False, False),
+            (True, True, False),
+            (True, True, True),
+            (True, False, True),
+        ):
             x, update, gate, scale, shift = tensors(shape, device, dtype, part)
             update, gate = update if with_update else None, gate if with_gate else None
-            expected = token_ops.add_and_normalise(x.double(), update, gate=gate, scale=scale, shift=shift, eps=1e-6, dtype=torch.float64)
+            expected = token_ops.add_and_normalise(
+                x.double(), update, gate=gate, scale=scale, shift=shift, eps=1e-6, dtype=torch.float64
+            )
             original = x.clone()
-            total, out = kernels.add_and_normalise(x, update, gate=gate, scale=scale, shift=shift, eps=1e-6, dtype=dtype, in_place=in_place)
+            total, out = kernels.add_and_normalise(
+                x, update, gate=gate, scale=scale, shift=shift, eps=1e-6, dtype=dtype, in_place=in_place
+            )
             close(total, expected[0], 1e-6)
             close(out, expected[1], tolerance)
             assert out.dtype == dtype and out.is_contiguous()
@@ -53,7 +62,9 @@ def check_normalise_and_rotate(kernels, shape, device, dtype, tolerance):
     batch, tokens, channels, dim = shape
     generator = torch.Generator().manual_seed(1)
     angle = torch.randn(1, tokens, 1, dim // 2, generator=generator)
-    rotations = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1).unflatten(-1, (2, 2)).to(device)
+    rotations = (
+        torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1).unflatten(-1, (2, 2)).to(device)
+    )
     weight = torch.randn(channels, generator=generator).to(device)
     x = (2 * torch.randn(batch, tokens, channels, generator=generator)).to(device, dtype)
     expected = token_ops.normalise_and_rotate(x.double(), weight=weight, rotations=rotations.double(), eps=1e-6)
