@@ -8,9 +8,11 @@ from . import token_ops
 from .dense import available as available_dense_attention
 from .dense import dense_attention
 from .dispatch import BackendUnavailable, choose_backend, sparse_from_tokens
+from .reference import SparseBlocks
 
 __all__ = [
     "BackendUnavailable",
+    "SparseBlocks",
     "available_dense_attention",
     "choose_backend",
     "dense_attention",

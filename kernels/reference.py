@@ -5,10 +5,21 @@ the tokens per block. Query blocks are cut every `block_size` tokens; KV blocks 
 well.
 """
 
+from typing import NamedTuple
+
 import torch
 
 # Largest number of fp32 scores held at once, so that a long clip does not need more memory here than elsewhere.
 SCORES_AT_ONCE = 1 << 26
+
+
+class SparseBlocks(NamedTuple):
+    """The blocks of the sparse half, int32, per batch item and head; KV blocks by their index in the sequence."""
+
+    query_blocks: torch.Tensor  # [B, H, Q], whose rows are computed
+    kv_set: torch.Tensor  # [B, H, S], ascending: all target blocks, then the kept source blocks
+    exact_blocks: torch.Tensor  # [B, H, Q, E], out of the KV set
+    is_exact: torch.Tensor  # [B, H, Q, words], the same as a bit for every place in the KV set; see `choose_exact`
 
 
 def kv_block_starts(*, tokens, target, block_size, device):
@@ -154,9 +165,7 @@ def write_query_blocks(values, *, head_index, query_blocks, residual, gate, out,
     out[b, h, rows] = (values.float() + pooled).to(out.dtype)
 
 
-def sparse_attention(
-    q, k, v, *, k_mean, v_mean, query_blocks, kv_set, exact_blocks, is_exact, residual, gate, target, out, block_size=64
-):
+def sparse_attention(q, k, v, *, k_mean, v_mean, blocks, residual, gate, target, out, block_size=64):
     """Attend to chosen KV blocks exactly and to the rest of the KV set through their means.
 
     A block not chosen counts as its length in copies of its mean key, all carrying its mean value: a 0th-order
@@ -165,12 +174,11 @@ def sparse_attention(
     Args:
         q, k, v: [B, H, N, D].
         k_mean, v_mean: [B, H, S, D] fp32, means of the blocks of the KV set.
-        query_blocks: [B, H, Q], the blocks whose rows are computed.
-        kv_set: [B, H, S], ascending KV block indices.
-        exact_blocks, is_exact: [B, H, Q, E] and [B, H, Q, words], from `choose_exact`.
+        blocks: SparseBlocks.
         residual, gate: as in `write_query_blocks`; added to the rows written.
-        out: [B, H, N, D], written in place at the rows of `query_blocks`.
+        out: [B, H, N, D], written in place at the rows of the query blocks.
     """
+    query_blocks, kv_set, exact_blocks, is_exact = blocks
     batch, heads, tokens, dim = q.shape
     starts = kv_block_starts(tokens=tokens, target=target, block_size=block_size, device=q.device)
     lengths = starts.diff()

@@ -5,7 +5,8 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import ComfyExtension
 
-from ..liveditor_core import flow_unipc, model_config
+from ..liveditor_core.model import registration
+from ..liveditor_core.sampling import flow_unipc
 from .compare_videos import CompareVideos
 from .decode_video import DecodeVideo
 from .encode_source_video import EncodeSourceVideo
@@ -20,7 +21,7 @@ MODELS = Path(__file__).resolve().parents[1] / "models"  # the small model, in t
 
 class LIVEditorExtension(ComfyExtension):
     async def on_load(self):
-        model_config.register()
+        registration.register()
         flow_unipc.register()
         for folder in MODELS.iterdir():
             folder_paths.add_model_folder_path(folder.name, str(folder))

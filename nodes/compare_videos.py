@@ -6,12 +6,10 @@ import torch
 import folder_paths
 from comfy_api.latest import InputImpl, Types, io, ui
 
-from ..liveditor_core import video as geometry
+from ..liveditor_core.footage.comparison import LAYOUTS, for_preview, frames_beside, lay_out
 from .types import CATEGORY, Source
 
 NAME = "Compare Videos"
-LAYOUTS = ("side by side", "above each other", "wipe")
-LARGEST_PREVIEW = 1920  # pixels a side; browsers decode twice that in hardware
 
 
 class CompareVideos(io.ComfyNode):
@@ -22,8 +20,7 @@ class CompareVideos(io.ComfyNode):
             display_name=NAME,
             category=CATEGORY,
             description="Play the source and the edit together, frame by frame, with a border to drag between them; "
-            "and give "
-            "both as one video to save.",
+            "and give both as one video to save.",
             search_aliases=[
                 "before after",
                 "video compare",
@@ -57,39 +54,18 @@ class CompareVideos(io.ComfyNode):
     def execute(cls, before, after, layout) -> io.NodeOutput:
         edit = after.get_components()
         after_frames, fps = edit.images[..., :3], Fraction(edit.frame_rate)
-        before_frames = _frames_beside(before, after_frames, fps)
+        before_frames = frames_beside(before, after_frames, fps)
 
         def clip(frames):
             return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, audio=edit.audio, frame_rate=fps))
 
         player = _write_preview(before_frames, after_frames, clip)
-        if layout == LAYOUTS[2]:
-            both = geometry.wipe(before_frames, after_frames)
-        else:
-            both = torch.cat([before_frames, after_frames], dim=2 if layout == LAYOUTS[0] else 1)
-        return io.NodeOutput(clip(both), ui={"liveditor_compare": [player]})
-
-
-def _frames_beside(before, after, fps):
-    """The frames of `before` at the times of those of `after`, at their size.  # [F, H, W, 3]"""
-    height, width = after.shape[1:3]
-    if isinstance(before, geometry.SourceVideo):
-        original_rate = fps == before.original_fps and len(after) % before.original_frames == 0
-        frames = before.read_frames(
-            original_rate=original_rate,
-            original_size=(width, height) == (before.original_width, before.original_height),
-        )
-        indices = [i % len(frames) for i in range(len(after))]  # a batch of edits comes one after the other
-    else:
-        parts = before.get_components()
-        frames, rate = parts.images[..., :3], Fraction(parts.frame_rate)
-        indices = [min(len(frames) - 1, int((i + Fraction(1, 2)) / fps * rate)) for i in range(len(after))]
-    return geometry.fit_frames(geometry.take_frames(frames, indices), width, height, "pad")
+        return io.NodeOutput(clip(lay_out(before_frames, after_frames, layout)), ui={"liveditor_compare": [player]})
 
 
 def _write_preview(before, after, clip):
     """Write what the player plays: both next to each other in one file. Where it is, and its measures."""
-    shown = torch.cat([_for_preview(frames) for frames in (before, after)], dim=2)
+    shown = torch.cat([for_preview(frames) for frames in (before, after)], dim=2)
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
         "liveditor/compare", folder_paths.get_temp_directory()
     )
@@ -102,10 +78,3 @@ def _write_preview(before, after, clip):
         "width": shown.shape[2] // 2,
         "height": shown.shape[1],
     }
-
-
-def _for_preview(frames):
-    """Not larger than browsers play well, and of even sides, as H.264 wants them."""
-    height, width = frames.shape[1:3]
-    scale = min(1, LARGEST_PREVIEW / max(height, width))
-    return geometry.resize(frames, max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))

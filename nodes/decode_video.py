@@ -1,14 +1,8 @@
-import functools
+from comfy_api.latest import io
 
-import torch
-
-import nodes as host_nodes
-from comfy_api.latest import InputImpl, Types, io
-
-from ..liveditor_core import mask as masks
-from ..liveditor_core import video as geometry
-from ..liveditor_core.vae_stream import decode_latent
-from .types import CATEGORY, Source, require_wan_vae
+from ..liveditor_core.footage.source_video import OutputForm
+from ..liveditor_core.vae.latent_to_video import decode_edit
+from .types import CATEGORY, Source, named, require_wan_vae
 
 NAME = "Decode Video"
 FPS_CHOICES = ("as edited", "as the source")
@@ -64,9 +58,8 @@ class DecodeVideo(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the edit shows; if not connected, where LIVEdit Sampler was told to edit. "
-                    "Outside it "
-                    "every pixel is the source's own. One mask for all frames, or one per frame; from the mask "
+                    tooltip="Where the edit shows; if not connected, where LIVEdit Sampler was told to edit. Outside "
+                    "it every pixel is the source's own. One mask for all frames, or one per frame; from the mask "
                     "editor, a segmentation node, or any other.",
                 ),
                 io.Int.Input(
@@ -90,37 +83,9 @@ class DecodeVideo(io.ComfyNode):
         cls, samples, vae, source, fps, original_size, tiling, tile_size, mask=None, feather=8
     ) -> io.NodeOutput:
         require_wan_vae(vae, NAME)
-        latent = samples["samples"]
-        if latent.shape[1:] != source.latent.shape[1:]:
-            raise ValueError(
-                f"{NAME}: the latent must be of the source's size, got {tuple(latent.shape[1:])} against "
-                f"{tuple(source.latent.shape[1:])}. "
-                "Connect the source that this latent was made from."
+        form = OutputForm(original_rate=fps == FPS_CHOICES[1], original_size=original_size)
+        tile_size = tile_size if tiling == "tiled" else None
+        with named(NAME):
+            return io.NodeOutput(
+                *decode_edit(samples, vae, source, form, tile_size=tile_size, mask=mask, feather=feather)
             )
-        original = {"original_rate": fps == FPS_CHOICES[1], "original_size": original_size}
-        read = functools.cache(source.read_frames)  # of a batch every clip may need them, and so may a mask
-        mask = samples.get(masks.KEY) if mask is None else mask
-        if mask is not None:
-            weights = masks.weights(masks.fit_mask(mask, source, **original), feather)
-
-        clips = []
-        for item in latent.split(1):
-            clip = cls._decode(vae, item, tiling, tile_size)[: source.frames]
-            if original_size:
-                clip = geometry.restore_size(clip, source, lambda: read(original_rate=False, original_size=True))
-            if original["original_rate"]:
-                clip = geometry.take_frames(clip, source.shown_indices())
-            clips.append(clip if mask is None else masks.keep_outside(clip, read(**original), weights))
-        images = torch.cat(clips) if len(clips) > 1 else clips[0]
-        audio = source.audio
-        if audio is not None and len(clips) > 1:  # one clip after the other, each with its sound
-            audio = {**audio, "waveform": torch.cat([audio["waveform"]] * len(clips), dim=-1)}
-        rate = source.original_fps if original["original_rate"] else source.fps
-        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=rate))
-        return io.NodeOutput(video, images)
-
-    @staticmethod
-    def _decode(vae, latent, tiling, tile_size):
-        if tiling == "tiled":
-            return host_nodes.VAEDecodeTiled().decode(vae, {"samples": latent}, tile_size)[0]
-        return decode_latent(vae, latent)

@@ -2,8 +2,9 @@ import torch
 
 from comfy_api.latest import InputImpl, Types, io
 
-from ..liveditor_core import attention_plots
-from ..liveditor_core.attention_record import summary
+from ..liveditor_core.footage.source_video import AS_EDITED
+from ..liveditor_core.inspection import plots
+from ..liveditor_core.inspection.record import summary
 from .types import CATEGORY, Record, Source
 
 NAME = "Inspect Attention"
@@ -87,10 +88,10 @@ class InspectAttention(io.ComfyNode):
                 f"{NAME}: head must be one of the model's {heads}, counted from 0, got {head}. Choose another, "
                 "or -1 for all."
             )
-        heat = attention_plots.heat_of(record, step, None if block < 0 else block, None if head < 0 else head)
+        heat = plots.heat_of(record, step, None if block < 0 else block, None if head < 0 else head)
         most = heat.max().item()
-        frames = source.read_frames(original_rate=False, original_size=False)
-        frames = attention_plots.over_frames(frames, heat / most if most else heat, opacity)
+        frames = source.read_frames(AS_EDITED)
+        frames = plots.over_frames(frames, heat / most if most else heat, opacity)
         video = InputImpl.VideoFromComponents(
             Types.VideoComponents(images=frames, audio=source.audio, frame_rate=source.fps)
         )
@@ -98,7 +99,7 @@ class InspectAttention(io.ComfyNode):
             f"step {step}: the most retrieved part of the source is read by {most:.0%} of the heads, an average part "
             f"by {heat.mean().item():.0%}\n{summary(record, [step])}"
         )
-        return io.NodeOutput(video, frames, attention_plots.plots(record, step), report)
+        return io.NodeOutput(video, frames, plots.plots(record, step), report)
 
     @staticmethod
     def _recorded(record, source, latent, step, block):

@@ -1,12 +1,6 @@
-import node_helpers
-import nodes as host_nodes
 from comfy_api.latest import io
-from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
-from ..liveditor_core import mask as masks
-from ..liveditor_core.flow_unipc import SAMPLER, SCHEDULE
-from ..liveditor_core.model_config import SOURCE_KEY
-from ..liveditor_core.run_report import RunReport, report_run_into
+from ..liveditor_core.sampling.edit import edit
 from .types import CATEGORY, Source, require_liveditor
 
 NAME = "LIVEdit Sampler"
@@ -20,8 +14,7 @@ class LIVEditSampler(io.ComfyNode):
             display_name=NAME,
             category=CATEGORY,
             description="Edit the source video as the prompt says. The same as KSampler with flow_unipc and wan_flow, "
-            "with "
-            "the source attached for you.",
+            "with the source attached for you.",
             search_aliases=["liveditor sampler", "video edit", "edit video", "instruction edit", "ksampler"],
             inputs=[
                 io.Model.Input(
@@ -31,8 +24,7 @@ class LIVEditSampler(io.ComfyNode):
                 io.Conditioning.Input(
                     "negative",
                     tooltip="What the result should not look like. LIVEditor was released with a fixed negative "
-                    "prompt; "
-                    "the shipped workflow has it.",
+                    "prompt; the shipped workflow has it.",
                 ),
                 Source.Input("source", tooltip="The video to edit, from Encode Source Video."),
                 io.Int.Input(
@@ -58,8 +50,7 @@ class LIVEditSampler(io.ComfyNode):
                     step=0.1,
                     round=0.01,
                     tooltip="How strongly the instruction is followed. 1 is fastest (no negative prompt), too high "
-                    "burns "
-                    "the colours. Released: 2.5.",
+                    "burns the colours. Released: 2.5.",
                 ),
                 io.Float.Input(
                     "shift",
@@ -74,9 +65,8 @@ class LIVEditSampler(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Edit only here; elsewhere the sampler sees and keeps the source. Decode Video then "
-                    "puts the "
-                    "source's own pixels back outside it.",
+                    tooltip="Edit only here; elsewhere the sampler sees and keeps the source. Decode Video then puts "
+                    "the source's own pixels back outside it.",
                 ),
             ],
             outputs=[
@@ -92,14 +82,6 @@ class LIVEditSampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, source, seed, steps, cfg, shift, mask=None) -> io.NodeOutput:
         require_liveditor(model, NAME)
-        report = RunReport()
-        model = report_run_into(ModelSamplingSD3().patch(model, shift)[0], report)
-        positive, negative = (
-            node_helpers.conditioning_set_values(c, {SOURCE_KEY: source.latent}) for c in (positive, negative)
+        return io.NodeOutput(
+            *edit(model, positive, negative, source, seed=seed, steps=steps, cfg=cfg, shift=shift, mask=mask)
         )
-        if mask is None:
-            start = {"samples": source.latent.new_zeros(source.latent.shape)}
-        else:
-            start = {"samples": source.latent, "noise_mask": masks.latent_mask(mask, source), masks.KEY: mask}
-        latent = host_nodes.common_ksampler(model, seed, steps, cfg, SAMPLER, SCHEDULE, positive, negative, start)[0]
-        return io.NodeOutput(latent, report.text)

@@ -3,16 +3,12 @@ import os
 
 import torch
 
-import comfy.sd
 import folder_paths
-import nodes as host_nodes
 from comfy_api.latest import io
 
-from ..liveditor_core.checkpoint import CheckpointError, check_liveditor, check_safetensors
-from ..liveditor_core.model_config import LIVEditor
-from ..liveditor_core.run_report import report_runs
-from ..liveditor_core.text_encoder import is_small_text_encoder, load_small_text_encoder
-from .types import CATEGORY, require_wan_vae
+from ..liveditor_core.model.load import load_files
+from ..liveditor_core.sampling.run_report import report_runs
+from .types import CATEGORY, named
 
 NAME = "Load LIVEditor"
 WEIGHT_TYPES = {
@@ -31,8 +27,7 @@ class LoadLIVEditor(io.ComfyNode):
             display_name=NAME,
             category=CATEGORY,
             description="Load everything one edit needs: the LIVEditor model, the text encoder that reads your "
-            "instruction "
-            "and the VAE that turns video into latents and back.",
+            "instruction and the VAE that turns video into latents and back.",
             search_aliases=["liveditor", "video edit model", "instruction video editing", "load wan edit"],
             inputs=[
                 io.Combo.Input(
@@ -47,8 +42,7 @@ class LoadLIVEditor(io.ComfyNode):
                     default="default",
                     advanced=True,
                     tooltip="How the model's weights are kept in memory. default: as in the file. fp8 halves the "
-                    "memory "
-                    "of a bf16 file and loses a little precision.",
+                    "memory of a bf16 file and loses a little precision.",
                 ),
                 io.Combo.Input(
                     "text_encoder",
@@ -86,39 +80,11 @@ class LoadLIVEditor(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint, weight_type, text_encoder, vae) -> io.NodeOutput:
-        # Every file is checked before the first is loaded, so that a wrong one costs no minutes and leaves
-        # nothing half-loaded.
-        try:
-            path, encoder_path, vae_path = cls._paths(checkpoint, text_encoder, vae)
-            check_liveditor(path)
-            encoder_header = check_safetensors(encoder_path, "text encoder")
-            check_safetensors(vae_path, "VAE")
-        except CheckpointError as error:
-            raise ValueError(f"{NAME}: {error}") from error
-
-        loaded_vae = host_nodes.VAELoader().load_vae(vae)[0]
-        require_wan_vae(loaded_vae, NAME)
-        if is_small_text_encoder(encoder_header["metadata"]):
-            clip = load_small_text_encoder(encoder_path)
-        else:
-            clip = host_nodes.CLIPLoader().load_clip(text_encoder, "wan")[0]
-        if not hasattr(clip.cond_stage_model, "umt5xxl"):
-            raise ValueError(
-                f"{NAME}: {text_encoder}: needs the UMT5-XXL text encoder of Wan, got "
-                f"{type(clip.cond_stage_model).__name__}. "
-                "Choose a umt5_xxl file."
-            )
-        model = comfy.sd.load_diffusion_model(
-            path, model_options=dict(WEIGHT_TYPES[weight_type])
-        )  # sets cached_patcher_init
-        if not isinstance(model.model, LIVEditor):
-            raise ValueError(
-                f"{NAME}: {checkpoint}: ComfyUI read it as {type(model.model).__name__}, not as LIVEditor. "
-                "Convert the checkpoint again."
+        with named(NAME):
+            model, clip, loaded_vae = load_files(
+                *cls._paths(checkpoint, text_encoder, vae), model_options=WEIGHT_TYPES[weight_type]
             )
         report_runs(model)
-        logging.info(
-            f"LIVEditor: loaded {checkpoint}, {len(model.model.diffusion_model.blocks)} blocks, weight type "
-            f"{weight_type}"
-        )
+        blocks = len(model.model.diffusion_model.blocks)
+        logging.info(f"LIVEditor: loaded {checkpoint}, {blocks} blocks, weight type {weight_type}")
         return io.NodeOutput(model, clip, loaded_vae)

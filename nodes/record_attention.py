@@ -1,7 +1,8 @@
 import comfy.patcher_extension
 from comfy_api.latest import io
 
-from ..liveditor_core.attention_record import KEY, AttentionRecord, check_numbers
+from ..liveditor_core.attention.observers import RECORD_KEY
+from ..liveditor_core.inspection.record import AttentionRecord, check_numbers
 from .types import CATEGORY, Record, require_liveditor
 
 NAME = "Record Attention"
@@ -15,8 +16,7 @@ class RecordAttention(io.ComfyNode):
             display_name=NAME,
             category=CATEGORY,
             description="Let a sampler note what its sparse attention chooses: which parts of the source every head "
-            "reads, "
-            "and what is computed densely. Inspect Attention shows it.",
+            "reads, and what is computed densely. Inspect Attention shows it.",
             search_aliases=["attention map", "inspect attention", "what did it look at", "debug attention"],
             inputs=[
                 io.Model.Input(
@@ -60,8 +60,8 @@ class RecordAttention(io.ComfyNode):
             raise ValueError(wrong)
         record = AttentionRecord(steps, blocks)
         m = model.clone()
-        m.model_options["transformer_options"][KEY] = record
+        m.model_options["transformer_options"][RECORD_KEY] = record
         kind = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
-        m.remove_wrappers_with_key(kind, KEY)
-        m.add_wrapper_with_key(kind, KEY, record.run)
+        m.remove_wrappers_with_key(kind, RECORD_KEY)
+        m.add_wrapper_with_key(kind, RECORD_KEY, record.run)
         return io.NodeOutput(m, record)

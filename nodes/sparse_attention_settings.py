@@ -1,17 +1,14 @@
-import comfy.model_management
 from comfy_api.latest import io, ui
 
-from ..liveditor_core.config import BACKENDS, DENSE_BLOCK_CHOICES, OPTIONS_KEY, SparseAttentionConfig
-from ..liveditor_core.run_report import report_runs
-from ..liveditor_core.sparse_attention import compute_left, plan_attention
-from ..liveditor_core.token_layout import TokenLayout
-from ..liveditor_core.wan_model import dense_half as pick_dense_half
+from ..liveditor_core.attention.config import BACKENDS, DENSE_FIRST, OPTIONS_KEY, SparseAttentionConfig
+from ..liveditor_core.sampling.run_report import report_runs
+from ..liveditor_core.sampling.settings_report import settings_report
 from .types import CATEGORY, Source, require_liveditor
 
 NAME = "Sparse Attention Settings"
 DENSE_HALF = {"sharpest (as released)": "sharpest", "flattest (as in the paper's figure)": "flattest"}
 LARGEST_TRAINED = (21, 68, 120)  # latent frames, height, width of 81 frames at 960x544
-assert set(DENSE_HALF.values()) == set(DENSE_BLOCK_CHOICES)
+assert set(DENSE_HALF.values()) == set(DENSE_FIRST)
 
 
 class SparseAttentionSettings(io.ComfyNode):
@@ -22,16 +19,14 @@ class SparseAttentionSettings(io.ComfyNode):
             node_id="SparseAttentionSettings",
             display_name=NAME,
             category=CATEGORY,
-            description="Trade speed against fidelity: how much of the source and of the video itself each part of the "
-            "edit "
-            "may look at. Without this node the model runs with the settings it was released with.",
+            description="Trade speed against fidelity: how much of the source and of the video itself each part of "
+            "the edit may look at. Without this node the model runs with the settings it was released with.",
             search_aliases=["SAR", "SRR", "flat ratio", "sparse attention", "attention backend", "speed"],
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="A LIVEditor model. The settings travel with the model that comes out; the one that "
-                    "goes in "
-                    "is not changed.",
+                    tooltip="A LIVEditor model. The settings travel with the model that comes out; the one that goes "
+                    "in is not changed.",
                 ),
                 io.Float.Input(
                     "sar",
@@ -63,9 +58,8 @@ class SparseAttentionSettings(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     round=0.0001,
-                    tooltip="The share of the video that is computed with dense attention; the rest is sparse. "
-                    "Higher is "
-                    "finer and slower. Released: 0.5.",
+                    tooltip="The share of the video that is computed with dense attention; the rest is sparse. Higher "
+                    "is finer and slower. Released: 0.5.",
                 ),
                 io.Combo.Input(
                     "backend",
@@ -73,8 +67,7 @@ class SparseAttentionSettings(io.ComfyNode):
                     default="auto",
                     advanced=True,
                     tooltip="What computes the sparse half. auto takes the fastest that runs here. dense switches "
-                    "sparse "
-                    "attention off, for comparison: everything looks at everything.",
+                    "sparse attention off, for comparison: everything looks at everything.",
                 ),
                 io.Combo.Input(
                     "dense_half",
@@ -110,39 +103,7 @@ class SparseAttentionSettings(io.ComfyNode):
         m = model.clone()
         m.model_options["transformer_options"][OPTIONS_KEY] = config.to_options()
         report_runs(m)
-        text = report(m, config, LARGEST_TRAINED if source is None else source.latent.shape[2:])
+        text = settings_report(m, config, LARGEST_TRAINED if source is None else source.latent.shape[2:])
         if source is None:
             text += "\nfor 81 frames at 960x544; connect the source for your clip"
         return io.NodeOutput(m, text, ui=ui.PreviewText(text))
-
-
-def report(model, config, latent_size):
-    """What the settings mean on this machine, in a few lines.
-
-    Args:
-        latent_size: frames, height, width of the latent.
-    """
-    frames, height, width = latent_size
-    tokens = frames * -(-height // 2) * -(-width // 2)
-    layout = TokenLayout(target=tokens, source=tokens)
-    device = comfy.model_management.get_torch_device()
-    diffusion_model = model.model.diffusion_model
-    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
-    where = {
-        "layout": layout,
-        "config": config,
-        "device": device,
-        "dtype": dtype,
-        "head_dim": diffusion_model.dim // diffusion_model.num_heads,
-    }
-    plan = plan_attention(**where)
-    dense_kernel, _ = pick_dense_half(model.model_options["transformer_options"], device, dtype)
-    return "\n".join(
-        (
-            f"attention: {'dense' if plan.dense_everywhere else plan.backend} on {device}, dense half by "
-            f"{dense_kernel}",
-            *plan.reasons,
-            f"compute: {compute_left(**where):.1%} of dense attention",
-            f"tokens: {2 * tokens:,}, half of them the source",
-        )
-    )

@@ -1,8 +1,13 @@
 """The pack's own socket types and the checks that several nodes share."""
 
+import contextlib
+
 from comfy_api.latest import io
 
-from ..liveditor_core.model_config import LIVEditor
+from ..liveditor_core.checkpoint.weights import CheckpointError
+from ..liveditor_core.footage.reader import FootageError
+from ..liveditor_core.model.load import wrong_vae
+from ..liveditor_core.model.registration import LIVEditor
 
 CATEGORY = "LIVEditor"
 Source = io.Custom("LIVEDITOR_SOURCE")
@@ -20,8 +25,14 @@ def require_liveditor(model, node_name):
 
 def require_wan_vae(vae, node_name):
     """Refuse a VAE whose latents are not those of Wan 2.1."""
-    if vae.latent_channels != 16 or vae.latent_dim != 3:
-        raise ValueError(
-            f"{node_name}: needs the Wan 2.1 VAE (16 channels, video), got one with {vae.latent_channels} channels for "
-            f"{'video' if vae.latent_dim == 3 else 'images'}. Choose wan_2.1_vae.safetensors."
-        )
+    if problem := wrong_vae(vae):
+        raise ValueError(f"{node_name}: {problem}")
+
+
+@contextlib.contextmanager
+def named(node_name):
+    """Put a node's name before what the parts that it calls refuse."""
+    try:
+        yield
+    except (CheckpointError, FootageError) as error:
+        raise ValueError(f"{node_name}: {error}") from error

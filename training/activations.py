@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from liveditor.liveditor_core import wan_model
+from liveditor.liveditor_core.model import self_attention
 
 from . import evaluate
 from .common import CLIP, save  # before anything of ComfyUI
@@ -28,7 +28,7 @@ def main():
     parser.add_argument("out", type=Path, help="safetensors file to write")
     parser.add_argument("--clips", type=Path, default=CLIP.parent, help=f"folder with {CLIP_NAME}")
     options = parser.parse_args()
-    tensors, calls, attend = {}, 0, wan_model._attend
+    tensors, calls, attend = {}, 0, self_attention._attend
 
     def record(q, k, v, gate, layout, transformer_options, **how):
         nonlocal calls
@@ -44,7 +44,7 @@ def main():
         return attend(q, k, v, gate, layout, transformer_options, **how)
 
     tokens = (FRAMES + 3) // 4 * (SIZE[0] // 16) * (SIZE[1] // 16)
-    wan_model._attend = record
+    self_attention._attend = record
     try:
         with torch.inference_mode():
             nano = evaluate.Nano(options.models)
@@ -54,7 +54,7 @@ def main():
                 PROMPT,
             )
     finally:
-        wan_model._attend = attend
+        self_attention._attend = attend
     assert calls == RECOMMENDED["steps"] * LAYERS
     save(
         options.out,

@@ -16,7 +16,7 @@ import torch
 import folder_paths
 import nodes as host_nodes
 from comfy_api.latest import InputImpl
-from liveditor.liveditor_core.video import fit_frames
+from liveditor.liveditor_core.footage.geometry import fit_frames
 from liveditor.nodes import LIVEditorExtension
 from liveditor.nodes.decode_video import DecodeVideo
 from liveditor.nodes.encode_source_video import EncodeSourceVideo

@@ -11,14 +11,10 @@ import torch
 import torch.nn.functional as F
 
 import comfy.latent_formats
+from liveditor.liveditor_core.vae import whole_clip
 
-from . import whole_clip
-
-MEANS_1, MEANS_2, DIFFERENCES = (
-    24,
-    23,
-    8,
-)  # features of a patch of 4 and of 8 pixels, and how many of them keep how they change in time
+# Features of a patch of 4 and of 8 pixels, and how many of them keep how they change in time.
+MEANS_1, MEANS_2, DIFFERENCES = 24, 23, 8
 FEATURES = MEANS_2 + DIFFERENCES
 LARGE = 6.0  # the constant channel, in standard deviations of all others together
 
@@ -50,12 +46,12 @@ def _encoder(vae, x):
     for place in range(4):  # patches of 2 x 2 pixels, whole
         y, x_ = divmod(place, 2)
         first.resample[1].weight[3 * place : 3 * place + 3, :3, y, x_] = torch.eye(3)
-    small = whole_clip._resample(
-        first, _run(encoder.downsamples, first, whole_clip._causal(encoder.conv1, x.movedim(1, -1)))
+    small = whole_clip.resample(
+        first, _run(encoder.downsamples, first, whole_clip.causal(encoder.conv1, x.movedim(1, -1)))
     )
     _set_patches(second.resample[1].weight, _components(_patches(small[..., :12]), MEANS_1), 12)
     _set_pairs(second.time_conv.weight, range(MEANS_1), [(MEANS_1 + i, i, 1) for i in range(DIFFERENCES)])
-    middle = whole_clip._resample(second, _run(encoder.downsamples, second, small, before=first))
+    middle = whole_clip.resample(second, _run(encoder.downsamples, second, small, before=first))
 
     wide = _run(encoder.downsamples, third, middle, before=second)
     components = _components(_patches(wide[..., :32]), MEANS_2)
@@ -69,10 +65,10 @@ def _encoder(vae, x):
         [*range(MEANS_2), *range(FEATURES, FEATURES + MEANS_2), 62, 63],
         [(start + MEANS_2 + i, i, sign) for sign, start in ((1, 0), (-1, FEATURES)) for i in range(DIFFERENCES)],
     )
-    large = whole_clip._resample(third, wide)
+    large = whole_clip.resample(third, wide)
 
     head = encoder.head
-    values = whole_clip._activation(head[0], large)
+    values = whole_clip.activation(head[0], large)
     values = values[..., :FEATURES] - values[..., FEATURES : 2 * FEATURES]
     matrix, mean = _whiten(values, x)
     head[2].weight[:16, :FEATURES, -1, 1, 1], head[2].weight[:16, FEATURES : 2 * FEATURES, -1, 1, 1] = matrix, -matrix
@@ -101,14 +97,14 @@ def _decoder(vae, x, small, middle, large):
     def solve(layer, before, y, target):
         y = _run(decoder.upsamples, layer, y, before)
         if layer.mode == "upsample3d":
-            pairs = whole_clip._causal(layer.time_conv, y[:, 1:]).unflatten(-1, (2, -1)).movedim(-2, 2).flatten(1, 2)
+            pairs = whole_clip.causal(layer.time_conv, y[:, 1:]).unflatten(-1, (2, -1)).movedim(-2, 2).flatten(1, 2)
             y = torch.cat([y[:, :1], pairs], dim=1)
         y = y.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         conv = layer.resample[1]
         _solve(conv.weight, conv.bias, y, target)
-        return whole_clip._convolve(y, conv.weight, conv.bias, padding=1)
+        return whole_clip.convolve(y, conv.weight, conv.bias, padding=1)
 
-    y = solve(first, None, whole_clip._causal(decoder.conv1, z), middle)
+    y = solve(first, None, whole_clip.causal(decoder.conv1, z), middle)
     y = solve(second, first, y, small)
     y = solve(third, second, y, x.movedim(1, -1))
     conv = third.resample[1]
@@ -119,7 +115,7 @@ def _decoder(vae, x, small, middle, large):
     _solve(
         decoder.head[2].weight[:, :, -1],
         decoder.head[2].bias,
-        whole_clip._activation(decoder.head[0], y),
+        whole_clip.activation(decoder.head[0], y),
         x.movedim(1, -1),
     )
 

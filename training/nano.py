@@ -13,9 +13,9 @@ import torch
 import comfy.ops
 import comfy.text_encoders.t5
 from comfy.ldm.modules.attention import attention_pytorch
-from liveditor.liveditor_core import wan_model
-from liveditor.liveditor_core.config import OPTIONS_KEY
-from liveditor.liveditor_core.text_encoder import TEXT_DIM
+from liveditor.liveditor_core.attention.config import OPTIONS_KEY
+from liveditor.liveditor_core.model import transformer
+from liveditor.liveditor_core.model.text_encoder import TEXT_DIM
 
 from .common import initialise  # before anything of ComfyUI
 from .edits import PHRASES, ask
@@ -129,7 +129,7 @@ def look_at_own_place(attention):
 
 
 def liveditor(dim, layers, ffn):
-    model = wan_model.LIVEditorModel(
+    model = transformer.LIVEditorModel(
         model_type="t2v",
         dim=dim,
         ffn_dim=ffn,
@@ -171,7 +171,7 @@ def _time_embedding(dim, position):
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-wan_model.sinusoidal_embedding_1d = _time_embedding
+transformer.sinusoidal_embedding_1d = _time_embedding
 
 
 def _embed_text(embedding, length, context):

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import av
 import torch
 
-from liveditor.liveditor_core.video import fit_frames, frame_indices
+from liveditor.liveditor_core.footage.geometry import fit_frames
+from liveditor.liveditor_core.footage.timing import frame_indices
 
 from .edits import EDITS, HELD_OUT, PHRASES
 

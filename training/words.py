@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import comfy.model_management
-from liveditor.liveditor_core.config import OPTIONS_KEY, SparseAttentionConfig
+from liveditor.liveditor_core.attention.config import OPTIONS_KEY, SparseAttentionConfig
 
 from .common import CLIP, Average, Clock, adam, device, set_learning_rate  # before anything of ComfyUI
 from .data import Scenes, read_pictures, read_video

@@ -2,9 +2,11 @@
 
 const BLOCK = 64;
 const LARGEST_OF = { "auto 540p": [960, 544], "auto 480p": [832, 480] };
-// Attention takes this much of a dense step per token, in parts of all else: 9.1 against 3.3 s at 85,680 tokens on an H200.
+// Attention takes this much of a dense step per token, in parts of all else: 9.1 against 3.3 s at 85,680 tokens
+// on an H200.
 const ATTENTION_PER_TOKEN = 9.1 / 3.3 / 85680;
-// Choosing and moving blocks, in parts of the attention that is left: 2.92 s measured where the count says 0.303 of 9.1.
+// Choosing and moving blocks, in parts of the attention that is left: 2.92 s measured where the count says 0.303
+// of 9.1.
 const OVERHEAD = 1.06;
 
 export const RELEASED = { sar: 0.0625, srr: 0.125, flat_ratio: 0.5 };
@@ -38,7 +40,10 @@ export function speedUp(fraction, target) {
   return fraction === 1 ? 1 : (1 + attention) / (1 + attention * fraction * OVERHEAD);
 }
 
-/** The size that an Encode Source Video node asks for; of automatic sizes the wide one, of all frames the trained number. */
+/**
+ * The size that an Encode Source Video node asks for; of automatic sizes the wide one, of all frames the trained
+ * number.
+ */
 export function sizeOf(values) {
   const [width, height] = LARGEST_OF[values?.size] ?? [values?.width ?? 960, values?.height ?? 544];
   return { width, height, frames: values?.max_frames || 81 };

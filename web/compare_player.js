@@ -1,17 +1,33 @@
 // A player of two clips at once. They lie next to each other in one video, so that both always show the same frame.
 
 const STYLE = `
-.liveditor-compare { display: flex; flex-direction: column; width: 100%; height: 100%; min-height: 0; box-sizing: border-box; background: #15151a; border-radius: 6px; outline: none; color: #ddd; font: 12px sans-serif; overflow: hidden; }
+.liveditor-compare {
+  display: flex; flex-direction: column; width: 100%; height: 100%; min-height: 0; box-sizing: border-box;
+  background: #15151a; border-radius: 6px; outline: none; color: #ddd; font: 12px sans-serif;
+  overflow: hidden;
+}
 .liveditor-compare:focus-visible { box-shadow: 0 0 0 2px #6aa7ff inset; }
-.liveditor-compare .stage { flex: 1; min-height: 0; display: flex; align-items: center; justify-content: center; position: relative; }
-.liveditor-compare canvas { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; touch-action: none; cursor: ew-resize; }
+.liveditor-compare .stage {
+  flex: 1; min-height: 0; display: flex; align-items: center; justify-content: center; position: relative;
+}
+.liveditor-compare canvas {
+  position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; touch-action: none;
+  cursor: ew-resize;
+}
 .liveditor-compare canvas.both { cursor: default; }
 .liveditor-compare .hint { padding: 12px; text-align: center; opacity: 0.7; }
 .liveditor-compare .bar[hidden], .liveditor-compare .hint[hidden] { display: none; }
-.liveditor-compare .bar { display: flex; align-items: center; gap: 4px; padding: 4px 6px; background: #1f1f26; }
+.liveditor-compare .bar {
+  display: flex; align-items: center; gap: 4px; padding: 4px 6px; background: #1f1f26;
+}
 .liveditor-compare .bar input { flex: 1; min-width: 40px; accent-color: #6aa7ff; }
-.liveditor-compare .bar output { white-space: nowrap; font-variant-numeric: tabular-nums; min-width: 96px; text-align: right; }
-.liveditor-compare button { border: 0; background: none; color: inherit; font: inherit; font-size: 14px; line-height: 1; padding: 4px 6px; border-radius: 4px; cursor: pointer; }
+.liveditor-compare .bar output {
+  white-space: nowrap; font-variant-numeric: tabular-nums; min-width: 96px; text-align: right;
+}
+.liveditor-compare button {
+  border: 0; background: none; color: inherit; font: inherit; font-size: 14px; line-height: 1;
+  padding: 4px 6px; border-radius: 4px; cursor: pointer;
+}
 .liveditor-compare button:hover, .liveditor-compare button[aria-pressed="true"] { background: #3a3a46; }
 `;
 
@@ -36,10 +52,8 @@ function element(tag, properties = {}, ...children) {
 }
 
 function setIcon(button, name) {
-  button.innerHTML =
-    `<svg viewBox="0 0 16 16" width="14" height="14" fill="currentColor" fill-rule="evenodd" aria-hidden="true"><path d="${
-      ICONS[name]
-    }"/></svg>`;
+  const attributes = `viewBox="0 0 16 16" width="14" height="14" fill="currentColor" fill-rule="evenodd"`;
+  button.innerHTML = `<svg ${attributes} aria-hidden="true"><path d="${ICONS[name]}"/></svg>`;
 }
 
 /**
@@ -121,7 +135,8 @@ export function comparePlayer(words) {
     draw();
   }
 
-  // A seek while another is under way would be dropped by some browsers: the last one wanted follows when that has ended.
+  // A seek while another is under way would be dropped by some browsers: the last one wanted follows when that has
+  // ended.
   function seek(frame) {
     if (!state.clip) return;
     video.pause();
@@ -141,7 +156,8 @@ export function comparePlayer(words) {
     at(state.wanted);
     state.wanted = null; // a loop seeks too, and means its own place
   });
-  video.addEventListener("error", () => showHint(true)); // the preview is gone: a server that starts empties its temporary folder
+  // The preview is gone: a server that starts empties its temporary folder.
+  video.addEventListener("error", () => showHint(true));
 
   // Some browsers do not tell of every frame that is shown; there the clock has to do.
   function nextFrame(then) {
@@ -225,7 +241,8 @@ export function comparePlayer(words) {
   };
   root.addEventListener("keydown", (event) => {
     const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    const shortcut = (event.ctrlKey || event.metaKey || event.altKey) && !event.getModifierState("AltGraph"); // which types [ and ] on some keyboards
+    // AltGraph types [ and ] on some keyboards.
+    const shortcut = (event.ctrlKey || event.metaKey || event.altKey) && !event.getModifierState("AltGraph");
     if (!action || shortcut || (event.key === " " && event.target.tagName === "BUTTON")) return;
     event.preventDefault();
     event.stopPropagation(); // they mean other things on the canvas

@@ -17,8 +17,8 @@ const WORDS = {
     both: "side by side (b)",
     muted: "sound (m)",
     fullscreen: "full screen (f)",
-    help:
-      "Drag the border, or move it with [ and ]. Space plays, arrows step frame by frame, Home and End jump, b side by side, m sound, f full screen.",
+    help: "Drag the border, or move it with [ and ]. Space plays, arrows step frame by frame, Home and End jump, " +
+      "b side by side, m sound, f full screen.",
   },
   zh: {
     before: "编辑前",

@@ -71,8 +71,8 @@ app.registerExtension({
     preset.label = inLanguage(WORDS).preset;
     const text = document.createElement("div");
     text.className = "liveditor-budget";
-    text.style.cssText =
-      "font-size: 11px; line-height: 1.35; padding: 4px 8px; opacity: 0.85; overflow: hidden; pointer-events: none; white-space: pre-line;";
+    text.style.cssText = "font-size: 11px; line-height: 1.35; padding: 4px 8px; opacity: 0.85; overflow: hidden; " +
+      "pointer-events: none; white-space: pre-line;";
     const readout = node.addDOMWidget("budget", "liveditor_budget", text, {
       serialize: false,
       getMinHeight: () => 64,

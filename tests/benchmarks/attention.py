@@ -28,9 +28,10 @@ import backend_checks  # noqa: E402
 
 from liveditor.kernels import dense  # noqa: E402
 from liveditor.kernels.dispatch import choose_backend, unavailable_reason  # noqa: E402
-from liveditor.liveditor_core import sparse_attention as method  # noqa: E402
-from liveditor.liveditor_core.config import SparseAttentionConfig  # noqa: E402
-from liveditor.liveditor_core.token_layout import TokenLayout  # noqa: E402
+from liveditor.liveditor_core.attention import sparse_attention as method  # noqa: E402
+from liveditor.liveditor_core.attention.config import SparseAttentionConfig  # noqa: E402
+from liveditor.liveditor_core.attention.plan import Plan  # noqa: E402
+from liveditor.liveditor_core.attention.token_layout import TokenLayout  # noqa: E402
 
 DEVICE = torch.device("cuda")
 ACCURACY_SETTINGS = (
@@ -178,7 +179,7 @@ def bench(tokens, options):
                 timed = types.SimpleNamespace(
                     **{n: watch.wrap(n, f) for n, f in vars(module).items() if callable(f) and not n.startswith("_")}
                 )
-                method.plan_attention = lambda **_: method.Plan(backend, timed, False, ())
+                method.plan_attention = lambda **_: Plan(backend, timed, False, ())
                 attend = watch.wrap("dense half", dense.FUNCTIONS[name])
                 ms, parts, memory = measure(
                     lambda: method.in_context_sparse_attention(
@@ -292,8 +293,8 @@ def main():
     options.backends = options.backends or [n for n in ("triton", "tilelang") if unavailable_reason(n, DEVICE) is None]
     print(
         f"tests/benchmarks/attention.py {' '.join(sys.argv[1:])}\n{torch.cuda.get_device_name()}, torch "
-        f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}, {packages()}, "
-        f"B 1, H {options.heads}, D {options.dim}, bf16, median of {options.repeats}",
+        f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}, {packages()}, B 1, H {options.heads}, D "
+        f"{options.dim}, bf16, median of {options.repeats}",
         flush=True,
     )
     for name in options.backends:  # a wrong kernel has no speed

@@ -55,7 +55,7 @@ def make_models(base, weight_types, small):
     package = types.ModuleType("liveditor")
     package.__path__ = [str(ROOT)]
     sys.modules["liveditor"] = package
-    from liveditor.liveditor_core import checkpoint
+    from liveditor.liveditor_core.checkpoint import convert as checkpoint
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folders = [base / "models" / name for name in ("diffusion_models", "text_encoders", "vae")]

@@ -28,9 +28,10 @@ if "liveditor" not in sys.modules:
     package = types.ModuleType("liveditor")
     package.__path__ = [str(ROOT)]
     sys.modules["liveditor"] = package
-from liveditor.liveditor_core import model_config, wan_model  # noqa: E402
-from liveditor.liveditor_core.checkpoint import QUANTISED, fp8_scale, to_fp8  # noqa: E402
-from liveditor.liveditor_core.config import OPTIONS_KEY, SparseAttentionConfig  # noqa: E402
+from liveditor.liveditor_core.attention.config import OPTIONS_KEY, SparseAttentionConfig  # noqa: E402
+from liveditor.liveditor_core.checkpoint.convert import QUANTISED, fp8_scale, to_fp8  # noqa: E402
+from liveditor.liveditor_core.model import registration  # noqa: E402
+from liveditor.liveditor_core.model.dense_attention import choose_dense_attention  # noqa: E402
 
 GIB = 2**30
 DEVICE = torch.device("cuda")
@@ -71,7 +72,7 @@ class Shape:
     def call(self, model, config=SPARSE, foreign=False, options=None):
         """What the sampler does for one conditioning."""
         options = {**(options or {}), OPTIONS_KEY: config.to_options()}
-        sources = {"context_latents": [self.source]} if foreign else {model_config.SOURCE_KEY: self.source}
+        sources = {"context_latents": [self.source]} if foreign else {registration.SOURCE_KEY: self.source}
         return model.apply_model(
             self.latent,
             torch.full((1,), 0.8, device=DEVICE),
@@ -124,8 +125,8 @@ def measure(name, shape, patcher, repeats, offloaded=False, **how):
         "GPU": torch.cuda.get_device_name(),
     }
     print(
-        f"{name:28} {shape.name:>12} {shape.tokens:7,} tokens {row['seconds']:7.3f} s  peak "
-        f"{row['peak GiB']:5.2f}  estimate {row['estimate GiB']:5.2f} GiB",
+        f"{name:28} {shape.name:>12} {shape.tokens:7,} tokens {row['seconds']:7.3f} s  peak {row['peak GiB']:5.2f}  "
+        f"estimate {row['estimate GiB']:5.2f} GiB",
         flush=True,
     )
     return row
@@ -191,12 +192,12 @@ def main():
     what, size = options.what.split(","), (options.dim, options.ffn, options.layers)
     print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, weights {options.weights}; dense half by "
-        f"{wan_model.dense_half({}, DEVICE, torch.bfloat16)[0]}",
+        f"{choose_dense_attention({}, DEVICE, torch.bfloat16)[0]}",
         flush=True,
     )
     rows = []
     with torch.inference_mode():
-        model_config.register()
+        registration.register()
         patcher = load(options.weights, *size)
         check(patcher)
         for name in options.sizes.split(","):

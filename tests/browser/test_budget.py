@@ -7,8 +7,8 @@ import host
 import pytest
 from canvas import open_workflow
 
-from liveditor.liveditor_core.config import SparseAttentionConfig
-from liveditor.liveditor_core.token_layout import TokenLayout
+from liveditor.liveditor_core.attention.config import SparseAttentionConfig
+from liveditor.liveditor_core.attention.token_layout import TokenLayout
 
 WORKFLOW = host.PACK / "workflows" / "liveditor_edit.json"
 NODE = "app.graph.nodes.find(n => n.type === 'SparseAttentionSettings')"

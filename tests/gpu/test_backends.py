@@ -12,10 +12,10 @@ from backend_checks import ACTIVATION_NAMES, SHAPES, Case
 
 from liveditor.kernels import BackendUnavailable
 from liveditor.kernels.dispatch import MODULES, choose_backend, unavailable_reason
-from liveditor.liveditor_core import sparse_attention
-from liveditor.liveditor_core.config import SparseAttentionConfig
-from liveditor.liveditor_core.sparse_attention import in_context_sparse_attention
-from liveditor.liveditor_core.token_layout import TokenLayout
+from liveditor.liveditor_core.attention import head_groups
+from liveditor.liveditor_core.attention.config import SparseAttentionConfig
+from liveditor.liveditor_core.attention.sparse_attention import in_context_sparse_attention
+from liveditor.liveditor_core.attention.token_layout import TokenLayout
 
 pytestmark = pytest.mark.gpu
 DEVICE = torch.device("cuda")
@@ -92,9 +92,9 @@ def test_errs_at_most_twice_as_much_as_plain_attention(name, shape):
     )
     rows = torch.zeros(exact.shape[:3], dtype=torch.bool, device=DEVICE)
     rows = torch.nn.functional.pad(rows, (0, -rows.shape[-1] % 64)).unflatten(-1, (-1, 64))
-    rows = rows.scatter(2, case.chosen.sparse_blocks.long().unsqueeze(-1).expand(-1, -1, -1, 64), True).flatten(2)[
-        :, :, : exact.shape[2]
-    ]
+    rows = rows.scatter(2, case.chosen.sparse.query_blocks.long().unsqueeze(-1).expand(-1, -1, -1, 64), True).flatten(
+        2
+    )[:, :, : exact.shape[2]]
     assert (ours.float() - exact)[rows].abs().mean() <= 2 * plain_error
 
 
@@ -166,7 +166,8 @@ def test_a_new_length_compiles_nothing_in_triton():
         backend_checks.check_all(triton_backend, case, 1e-2)
 
     run(2040)
-    kernels = [value for value in vars(triton_backend).values() if hasattr(value, "device_caches")]
+    modules = (triton_backend.attention, triton_backend.gathers, triton_backend.means, triton_backend.selection)
+    kernels = [value for module in modules for value in vars(module).values() if hasattr(value, "device_caches")]
 
     def compiled():
         return sum(len(cache[0]) for kernel in kernels for cache in kernel.device_caches.values())
@@ -231,7 +232,7 @@ def test_in_groups_of_heads_and_over_the_queries(name, target, source, monkeypat
         "dense_attention": torch.nn.functional.scaled_dot_product_attention,
     }
     expected = in_context_sparse_attention(case.q, case.k, case.v, case.gate, **options)
-    monkeypatch.setattr(sparse_attention, "SMALLEST_GROUP", 1)
-    monkeypatch.setattr(sparse_attention, "GATHERED_AT_ONCE", 0.5)
+    monkeypatch.setattr(head_groups, "SMALLEST_GROUP", 1)
+    monkeypatch.setattr(head_groups, "GATHERED_AT_ONCE", 0.5)
     out = in_context_sparse_attention(case.q, case.k, case.v, case.gate, out=case.q, **options)
     assert out.data_ptr() == case.q.data_ptr() and torch.equal(out, expected)

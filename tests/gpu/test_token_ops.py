@@ -15,7 +15,7 @@ TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 4e-3}
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 3001, 5120, 128), (2, 700, 1536, 128)], ids=str)
 def test_against_the_plain_ones(shape, dtype):
-    from liveditor.kernels import triton_token_ops
+    from liveditor.kernels.triton_backend import token_ops as triton_token_ops
 
     token_op_checks.check_add_and_normalise(triton_token_ops, shape, DEVICE, dtype, TOLERANCE[dtype])
     token_op_checks.check_add(triton_token_ops, shape, DEVICE, dtype)

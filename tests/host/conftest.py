@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 import comfy.sd
-from liveditor.liveditor_core import flow_unipc, model_config
+from liveditor.liveditor_core.model import registration
+from liveditor.liveditor_core.sampling import flow_unipc
 
-model_config.register()
+registration.register()
 flow_unipc.register()
 
 

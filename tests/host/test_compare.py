@@ -9,7 +9,7 @@ import torch
 
 import folder_paths
 from comfy_api.latest import InputImpl, Types
-from liveditor.liveditor_core.video import SourceVideo
+from liveditor.liveditor_core.footage.source_video import SourceVideo
 from liveditor.nodes.compare_videos import CompareVideos
 
 

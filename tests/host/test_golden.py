@@ -6,8 +6,8 @@ import torch
 
 import comfy.sd
 import nodes as host_nodes
-from liveditor.liveditor_core.flow_unipc import wan_flow_sigmas
-from liveditor.liveditor_core.model_config import SOURCE_KEY
+from liveditor.liveditor_core.model.registration import SOURCE_KEY
+from liveditor.liveditor_core.sampling.flow_unipc import wan_flow_sigmas
 
 # Leaving out any one ingredient (gate, retrieval, sparse split, source stream) moves the result by 0.3 % or more.
 TOLERANCE = 1e-4

@@ -18,11 +18,13 @@ import nodes as host_nodes
 from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
 from comfy_extras.nodes_easycache import EasyCacheNode
 from comfy_extras.nodes_video_model import ConditioningSetAreaPercentageVideo
-from liveditor.liveditor_core import checkpoint, flow_unipc, model_config, wan_model
-from liveditor.liveditor_core.checkpoint import convert_checkpoint
-from liveditor.liveditor_core.config import OPTIONS_KEY
-from liveditor.liveditor_core.model_config import SOURCE_KEY, LIVEditor, LIVEditorT2V
-from liveditor.liveditor_core.video import SourceVideo
+from liveditor.liveditor_core.attention.config import OPTIONS_KEY
+from liveditor.liveditor_core.checkpoint import weights as checkpoint_weights
+from liveditor.liveditor_core.checkpoint.convert import convert_checkpoint
+from liveditor.liveditor_core.footage.source_video import SourceVideo
+from liveditor.liveditor_core.model import block, memory_estimate, registration
+from liveditor.liveditor_core.model.registration import SOURCE_KEY, LIVEditor, LIVEditorT2V
+from liveditor.liveditor_core.sampling import flow_unipc
 from liveditor.nodes.inspect_attention import InspectAttention
 from liveditor.nodes.live_edit_sampler import LIVEditSampler
 from liveditor.nodes.record_attention import RecordAttention
@@ -80,7 +82,7 @@ def recording(model, record):
 
 def test_registered_once_and_before_wan():
     before = list(comfy.supported_models.models)
-    model_config.register()
+    registration.register()
     flow_unipc.register()
     assert comfy.supported_models.models == before
     assert before.index(LIVEditorT2V) < before.index(comfy.supported_models.WAN21_T2V)
@@ -317,7 +319,7 @@ def test_operations_of_other_loaders(library, tiny_model, conditioning, latent):
     The model must always call its layers and never read their numbers.
     """
     state = {
-        key: Packed.of(value.float()) if checkpoint.QUANTISED.fullmatch(key) else value
+        key: Packed.of(value.float()) if checkpoint_weights.QUANTISED.fullmatch(key) else value
         for key, value in tiny_models.transformer().items()
     }
     model = comfy.sd.load_diffusion_model_state_dict(state, {"custom_operations": PackedOps})
@@ -520,7 +522,7 @@ def test_memory_estimate_is_within_a_tenth_of_what_was_measured(library, monkeyp
     config = LIVEditorT2V(shape_of_14b | {"dtype": torch.bfloat16})
     model = LIVEditor(config, device="meta")
     if row["weights"] == "fp8":
-        monkeypatch.setattr(model_config, "QuantizedTensor", torch.nn.Parameter)
+        monkeypatch.setattr(memory_estimate, "QuantizedTensor", torch.nn.Parameter)
     width, height, frames = map(int, row["size"].split("x"))
     estimate = model.memory_required([1, 16, (frames - 1) // 4 + 1, height // 8, width // 8]) / 2**30
     assert estimate == pytest.approx(float(row["peak GiB"]), rel=0.1)
@@ -569,10 +571,10 @@ def test_parts_of_the_sequence_are_the_whole(tiny_model, conditioning, latent, m
     """What follows the self-attention, in several parts and for a batch of two."""
     double = torch.zeros(2, *latent.shape[1:])
     expected, calls = sample(tiny_model, conditioning, double), []
-    monkeypatch.setattr(wan_model, "TOKENS_AT_ONCE", at_once)
-    original = wan_model.LIVEditorBlock._after_self_attention
+    monkeypatch.setattr(block, "TOKENS_AT_ONCE", at_once)
+    original = block.LIVEditorBlock._after_self_attention
     monkeypatch.setattr(
-        wan_model.LIVEditorBlock,
+        block.LIVEditorBlock,
         "_after_self_attention",
         lambda self, x, *args, **kwargs: calls.append(x.shape[1]) or original(self, x, *args, **kwargs),
     )
@@ -595,9 +597,9 @@ def test_a_time_for_every_frame(tiny_model, conditioning, latent):
 
 
 def test_the_source_shares_the_times_of_the_frames(tiny_model, conditioning, latent, monkeypatch):
-    seen, original = [], wan_model.LIVEditorBlock.forward
+    seen, original = [], block.LIVEditorBlock.forward
     monkeypatch.setattr(
-        wan_model.LIVEditorBlock,
+        block.LIVEditorBlock,
         "forward",
         lambda self, x, e, **kwargs: seen.append(e) or original(self, x, e, **kwargs),
     )

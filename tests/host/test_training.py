@@ -12,9 +12,9 @@ import comfy.latent_formats
 import comfy.model_management
 import comfy.sd
 import comfy.utils
-from liveditor.liveditor_core.checkpoint import check_liveditor
-from liveditor.liveditor_core.model_config import LIVEditor
-from liveditor.liveditor_core.text_encoder import load_small_text_encoder
+from liveditor.liveditor_core.checkpoint.check import check_liveditor
+from liveditor.liveditor_core.model.registration import LIVEditor
+from liveditor.liveditor_core.model.text_encoder import load_small_text_encoder
 from liveditor.training import activations, common, edits, evaluate, nano, score, transformer, vae, words
 from liveditor.training.data import SIZES, Scenes, read_video
 

@@ -5,7 +5,7 @@ import pytest
 import tiny_models
 import torch
 
-from liveditor.liveditor_core import vae_stream
+from liveditor.liveditor_core.vae import clips, long_clips
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def vae(library):
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr(vae_stream, "LONGEST_AT_ONCE", 1)
+    monkeypatch.setattr(clips, "LONGEST_AT_ONCE", 1)
 
 
 def clip(frames):
@@ -30,8 +30,8 @@ def clip(frames):
 @pytest.mark.parametrize("frames", [5, 9, 33])
 def test_the_same_as_the_host(vae, short, frames):
     latent = vae.encode(clip(frames))
-    torch.testing.assert_close(vae_stream.encode_frames(vae, clip(frames)), latent, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(vae_stream.decode_latent(vae, latent), vae.decode(latent)[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(clips.encode_frames(vae, clip(frames)), latent, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(clips.decode_latent(vae, latent), vae.decode(latent)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_a_few_frames_at_a_time(vae, short, monkeypatch):
@@ -42,26 +42,26 @@ def test_a_few_frames_at_a_time(vae, short, monkeypatch):
             "forward",
             lambda x, *args, forward=part.forward, **kwargs: seen.append(x.shape[2]) or forward(x, *args, **kwargs),
         )
-    latent = vae_stream.encode_frames(vae, clip(33))
-    assert vae_stream.decode_latent(vae, latent).shape == (33, 48, 64, 3)
+    latent = clips.encode_frames(vae, clip(33))
+    assert clips.decode_latent(vae, latent).shape == (33, 48, 64, 3)
     assert max(seen) == 2 and len(seen) == 17 + 5
 
 
 def test_short_clips_go_the_host_s_way(vae, monkeypatch):
-    monkeypatch.setattr(vae_stream, "_or_in_tiles", None)
-    assert vae_stream.decode_latent(vae, vae_stream.encode_frames(vae, clip(9))).shape == (9, 48, 64, 3)
+    monkeypatch.setattr(clips, "_or_in_tiles", None)
+    assert clips.decode_latent(vae, clips.encode_frames(vae, clip(9))).shape == (9, 48, 64, 3)
 
 
 def test_out_of_memory_goes_on_in_tiles(vae, short, monkeypatch, caplog):
     def fail(*_):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
-    expected = vae_stream.encode_frames(vae, clip(9))
-    monkeypatch.setattr(vae_stream, "_encode", fail)
-    monkeypatch.setattr(vae_stream, "_decode", fail)
-    latent = vae_stream.encode_frames(vae, clip(9))
+    expected = clips.encode_frames(vae, clip(9))
+    monkeypatch.setattr(long_clips, "encode", fail)
+    monkeypatch.setattr(long_clips, "decode", fail)
+    latent = clips.encode_frames(vae, clip(9))
     torch.testing.assert_close(latent, expected, atol=1e-4, rtol=1e-4)  # the clip is smaller than a tile
-    assert vae_stream.decode_latent(vae, latent).shape == (9, 48, 64, 3)
+    assert clips.decode_latent(vae, latent).shape == (9, 48, 64, 3)
     wide = torch.nn.functional.pad(latent, (0, 40))  # more than a tile
-    assert vae_stream.decode_latent(vae, wide[:, :, :2]).shape == (5, 48, 64 + 320, 3)
+    assert clips.decode_latent(vae, wide[:, :, :2]).shape == (5, 48, 64 + 320, 3)
     assert sum("going on in tiles" in record.message for record in caplog.records) == 3

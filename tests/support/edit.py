@@ -112,9 +112,8 @@ def report_score(result, options, prompt):
     edited = edited.float() / 255
     found = score.score(edited, score.source_frames(options.input, edited, fps), score.asked_edit(prompt))
     print(
-        f"score:  {found.decibels:.1f} dB PSNR to the exact edit ({found.edit.replace('_', ' ')}), of the "
-        f"unedited source {found.source_decibels:.1f} dB; "
-        f"most like: {found.nearest.replace('_', ' ')}"
+        f"score:  {found.decibels:.1f} dB PSNR to the exact edit ({found.edit.replace('_', ' ')}), of the unedited "
+        f"source {found.source_decibels:.1f} dB; most like: {found.nearest.replace('_', ' ')}"
     )
 
 

@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import load_file
 
 from liveditor.kernels import reference
-from liveditor.liveditor_core.block_selection import select_blocks, take_blocks
-from liveditor.liveditor_core.config import SparseAttentionConfig
-from liveditor.liveditor_core.token_layout import TokenLayout
+from liveditor.liveditor_core.attention.block_selection import select_blocks, take_blocks
+from liveditor.liveditor_core.attention.config import SparseAttentionConfig
+from liveditor.liveditor_core.attention.token_layout import TokenLayout
 
 # target, source, batch, heads, head dim
 SHAPES = [
@@ -55,17 +55,14 @@ class Case:
         self.cut = {"target": target, "block_size": 64}
         self.means = [reference.block_means(t, **self.cut) for t in (self.q, self.k, self.v)]
         self.chosen, self.residual = select_blocks(*self.means, layout=self.layout, config=CONFIG, kernels=reference)
-        self.source_blocks = self.chosen.kv_set[:, :, self.layout.num_target_kv_blocks :].contiguous()
-        self.set_means = [take_blocks(x, self.chosen.kv_set) for x in self.means[1:]]
+        self.source_blocks = self.chosen.sparse.kv_set[:, :, self.layout.num_target_kv_blocks :].contiguous()
+        self.set_means = [take_blocks(x, self.chosen.sparse.kv_set) for x in self.means[1:]]
 
     def sparse_arguments(self):
         return {
             "k_mean": self.set_means[0],
             "v_mean": self.set_means[1],
-            "query_blocks": self.chosen.sparse_blocks,
-            "kv_set": self.chosen.kv_set,
-            "exact_blocks": self.chosen.exact_blocks,
-            "is_exact": self.chosen.is_exact,
+            "blocks": self.chosen.sparse,
             "residual": self.residual,
             "gate": self.gate,
         } | self.cut
@@ -87,7 +84,9 @@ def check_means(backend, case):
 
 def check_selection(backend, case):
     chosen, residual = select_blocks(*case.means, layout=case.layout, config=CONFIG, kernels=backend)
-    for name, ours, expected in zip(chosen._fields, chosen, case.chosen, strict=True):
+    names = ("dense_blocks", *chosen.sparse._fields, "sharpness")
+    ours_all, expected_all = ((x.dense_blocks, *x.sparse, x.sharpness) for x in (chosen, case.chosen))
+    for name, ours, expected in zip(names, ours_all, expected_all, strict=True):
         assert ours.dtype == expected.dtype
         if ours.is_floating_point():
             close(ours, expected, 1e-5)

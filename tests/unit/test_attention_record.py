@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from liveditor.liveditor_core import attention_plots
-from liveditor.liveditor_core.attention_record import AttentionRecord, check_numbers, numbers_in, source_heat, summary
-from liveditor.liveditor_core.config import SparseAttentionConfig
-from liveditor.liveditor_core.sparse_attention import in_context_sparse_attention
-from liveditor.liveditor_core.token_layout import TokenLayout
+from liveditor.liveditor_core.attention.config import SparseAttentionConfig
+from liveditor.liveditor_core.attention.sparse_attention import in_context_sparse_attention
+from liveditor.liveditor_core.attention.token_layout import TokenLayout
+from liveditor.liveditor_core.inspection import plots as attention_plots
+from liveditor.liveditor_core.inspection.record import AttentionRecord, check_numbers, numbers_in, source_heat, summary
 
 GRID = (3, 10, 20)
 TOKENS = 600

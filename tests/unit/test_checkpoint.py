@@ -13,8 +13,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from liveditor.liveditor_core import checkpoint
-from liveditor.liveditor_core.checkpoint import CheckpointError, check_liveditor, convert_checkpoint, main
+from liveditor.liveditor_core.checkpoint import download, read
+from liveditor.liveditor_core.checkpoint import weights as weight_names
+from liveditor.liveditor_core.checkpoint.__main__ import main
+from liveditor.liveditor_core.checkpoint.check import check_liveditor
+from liveditor.liveditor_core.checkpoint.convert import convert_checkpoint
+from liveditor.liveditor_core.checkpoint.weights import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)
 
 
-@pytest.mark.parametrize("prefix", ["", *checkpoint.PREFIXES])
+@pytest.mark.parametrize("prefix", ["", *read.PREFIXES])
 @pytest.mark.parametrize("nesting", [(), ("state_dict",), ("module",), ("weights",), ("module", "state_dict")])
 def test_every_nesting_and_prefix(weights, tmp_path, prefix, nesting):
     content = {f"{prefix}{key}": value for key, value in weights.items()}
@@ -161,15 +165,15 @@ def test_other_models_are_refused(weights, tmp_path):
 def test_a_failure_leaves_the_old_file_and_nothing_else(weights, tmp_path, monkeypatch):
     save_file(weights, tmp_path / "in.safetensors")
     (tmp_path / "out.safetensors").write_bytes(b"the old file")
-    read, count = checkpoint._SafetensorsFile.__getitem__, []
+    get, count = read._SafetensorsFile.__getitem__, []
 
     def fail_later(self, key):
         count.append(key)
         if len(count) > len(weights) + 20:  # every weight is looked at once for the header
             raise OSError("disk full")
-        return read(self, key)
+        return get(self, key)
 
-    monkeypatch.setattr(checkpoint._SafetensorsFile, "__getitem__", fail_later)
+    monkeypatch.setattr(read._SafetensorsFile, "__getitem__", fail_later)
     with pytest.raises(
         CheckpointError,
         match="out.safetensors: could not be written .disk full.; the part that was is removed. It needs 0.0 GB",
@@ -184,7 +188,7 @@ import sys, threading, types
 package = types.ModuleType("liveditor")
 package.__path__ = [sys.argv[1]]
 sys.modules["liveditor"] = package
-from liveditor.liveditor_core.checkpoint import main
+from liveditor.liveditor_core.checkpoint.__main__ import main
 
 def private():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
@@ -208,7 +212,7 @@ finally:
 
 def convert_in_a_process(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-c", IN_A_PROCESS, str(Path(checkpoint.__file__).parents[1]), *map(str, arguments)],
+        [sys.executable, "-c", IN_A_PROCESS, str(Path(weight_names.__file__).parents[2]), *map(str, arguments)],
         capture_output=True,
         text=True,
         **options,
@@ -216,7 +220,7 @@ def convert_in_a_process(*arguments, **options):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-@pytest.mark.parametrize("weight_type", checkpoint.WEIGHT_TYPES)
+@pytest.mark.parametrize("weight_type", weight_names.WEIGHT_TYPES)
 def test_memory_does_not_grow_with_the_file(tmp_path, weight_type):
     """At most 1.3 times the largest weight, of which the pickle holds many."""
     dim, ffn, peaks = 1024, 16384, []
@@ -270,7 +274,7 @@ def test_command_line(weights, tmp_path, capsys):
 def test_download_needs_huggingface_hub(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(CheckpointError, match="pip install huggingface_hub"):
-        checkpoint.download(tmp_path)
+        download.download(tmp_path)
 
 
 def test_download_asks_the_hub_for_the_published_file(monkeypatch, tmp_path):
@@ -279,5 +283,5 @@ def test_download_asks_the_hub_for_the_published_file(monkeypatch, tmp_path):
     asked = []
     hub = types.SimpleNamespace(hf_hub_download=lambda *args, **kwargs: asked.append((args, kwargs)) or "path")
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    assert checkpoint.download(tmp_path) == "path"
+    assert download.download(tmp_path) == "path"
     assert asked == [(("sst12345/liveditor", "liveditor_ckpt.bin"), {"local_dir": tmp_path})]

@@ -11,9 +11,9 @@ from liveditor.kernels import (
     dispatch,
     sparse_from_tokens,
 )
-from liveditor.liveditor_core.config import SparseAttentionConfig
-from liveditor.liveditor_core.sparse_attention import plan_attention
-from liveditor.liveditor_core.token_layout import TokenLayout
+from liveditor.liveditor_core.attention.config import SparseAttentionConfig
+from liveditor.liveditor_core.attention.plan import plan_attention
+from liveditor.liveditor_core.attention.token_layout import TokenLayout
 
 CPU = torch.device("cpu")
 
@@ -98,7 +98,7 @@ def test_when_everything_is_dense(monkeypatch):
     assert not plan(TokenLayout(128, 128)).dense_everywhere
     assert "settings ask" in plan(TokenLayout(128, 128), backend="dense").reasons[0]
     assert "fewer than 64 target tokens" in plan(TokenLayout(63, 500)).reasons[0]
-    monkeypatch.setattr("liveditor.liveditor_core.sparse_attention.sparse_from_tokens", lambda device: 300)
+    monkeypatch.setattr("liveditor.liveditor_core.attention.plan.sparse_from_tokens", lambda device: 300)
     assert "below 300 tokens" in plan(TokenLayout(128, 128)).reasons[0]
     assert not plan(TokenLayout(128, 172)).dense_everywhere
     assert not plan(TokenLayout(128, 128), backend="pytorch").dense_everywhere, (

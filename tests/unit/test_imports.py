@@ -10,65 +10,69 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(
     path
-    for folder in ("", "nodes", "liveditor_core", "kernels")
-    for path in (ROOT / folder).glob("*.py")
+    for pattern in ("*.py", "nodes/*.py", "liveditor_core/**/*.py", "kernels/**/*.py")
+    for path in ROOT.glob(pattern)
     if path.name != "tasks.py"
 )
-HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "node_helpers", "nodes"}
+HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "node_helpers"}
 OPTIONAL = {"triton", "tilelang", "flash_attn", "flash_attn_interface", "huggingface_hub"}
-WITH_COMFY = {"wan_model.py", "run_report.py", "model_config.py", "flow_unipc.py", "text_encoder.py", "vae_stream.py"}
-ALLOWED = {  # third-party packages and packs of this project, by folder
-    "": {".nodes"},
-    "nodes": HOST | {"torch", "av", ".liveditor_core", ".nodes"},
-    "liveditor_core": {
-        "torch",
-        "scipy",
-        "numpy",
-        "PIL",
-        "safetensors",
-        "tqdm",
-        "huggingface_hub",
-        ".kernels",
-        ".liveditor_core",
-    },
-    "kernels": {"torch", ".kernels"},
+# Packages that a room may import, and rooms of this project; a room may always import itself. Rooms import downwards.
+CORE = "liveditor_core"
+ALLOWED = {
+    "": {"nodes", CORE},
+    "nodes": HOST
+    | {"torch", CORE}
+    | {f"{CORE}/{room}" for room in ("attention", "checkpoint", "footage", "inspection", "model", "sampling", "vae")},
+    CORE: HOST,
+    f"{CORE}/sampling": HOST
+    | {"torch", "tqdm", CORE}
+    | {f"{CORE}/{room}" for room in ("attention", "checkpoint", "footage", "model", "vae")},
+    f"{CORE}/inspection": {"torch", "numpy", "PIL", f"{CORE}/attention", f"{CORE}/footage"},
+    f"{CORE}/model": HOST | {"torch", CORE, f"{CORE}/attention", f"{CORE}/checkpoint", "kernels"},
+    f"{CORE}/vae": {"comfy", "comfy_api", "torch", CORE, f"{CORE}/footage"},
+    f"{CORE}/footage": {"comfy_api", "torch", "av", "scipy"},
+    f"{CORE}/checkpoint": {"torch", "safetensors", "tqdm", "huggingface_hub"},
+    f"{CORE}/attention": {"torch", "kernels"},
+    "kernels": {"torch", "kernels/triton_backend", "kernels/tilelang_backend"},
+    "kernels/triton_backend": {"torch", "triton"},
+    "kernels/tilelang_backend": {"torch", "tilelang"},
 }
 STANDARD_LIBRARY_ONLY = {"config.py", "token_layout.py"}
 
 
+def room_of(parts):
+    """The room that a path within the project lies in."""
+    return max((room for room in ALLOWED if "/".join(parts).startswith(room)), key=len)
+
+
 def imports(path, tree):
-    """(package, at module level) for every import; the project's own packages have a leading dot."""
+    """(package or room, whether it is one of this project's rooms, whether at module level) for every import."""
     here = path.parent.relative_to(ROOT).parts
     top = set(tree.body)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name.split(".")[0] for alias in node.names]
+            found = [(alias.name.split(".")[0], False) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level:
-            base = here[: len(here) - node.level + 1]
-            names = ["." + (*base, *(node.module or "").split("."))[0]]
+            base = here[: len(here) - node.level + 1] + tuple(node.module.split(".") if node.module else ())
+            found = [(room_of((*base, alias.name)), True) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [node.module.split(".")[0]]
+            found = [(node.module.split(".")[0], False)]
         else:
             continue
-        for name in names:
-            yield name, node in top
+        for name, own in found:
+            yield name, own, node in top
 
 
 def violations(path, source):
     tree = ast.parse(source)
-    folder = path.parent.relative_to(ROOT).parts[0] if path.parent != ROOT else ""
-    allowed = set(ALLOWED[folder])
-    if folder == "liveditor_core" and path.name in WITH_COMFY:
-        allowed |= HOST
-    if path.name in STANDARD_LIBRARY_ONLY:
-        allowed = {".liveditor_core"}
+    room = room_of(path.parent.relative_to(ROOT).parts)
+    allowed = {room} if path.name in STANDARD_LIBRARY_ONLY else ALLOWED[room] | {room}
     if path.name == "dense.py":
         allowed |= {"flash_attn", "flash_attn_interface"}
-    own_backend = {path.stem.split("_")[0]} & OPTIONAL if folder == "kernels" else set()
-    for name, module_level in imports(path, tree):
-        if name not in allowed | own_backend and name not in sys.stdlib_module_names:
+    for name, own, module_level in imports(path, tree):
+        if name not in allowed and (own or name not in sys.stdlib_module_names):
             yield f"imports {name}"
-        if name in OPTIONAL - own_backend and module_level:
+        if name in OPTIONAL and module_level and name not in room:
             yield f"imports {name} when it is imported"
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -94,12 +98,20 @@ def test_layers(path):
         ("kernels/reference.py", "from ..liveditor_core import config"),
         ("kernels/reference.py", "import triton"),
         ("kernels/dispatch.py", "import comfy.ops"),
-        ("liveditor_core/config.py", "import torch"),
-        ("liveditor_core/sparse_attention.py", "import comfy"),
-        ("liveditor_core/checkpoint.py", "import huggingface_hub"),
+        ("kernels/dispatch.py", "from . import triton_backend\nimport triton"),
+        ("kernels/triton_backend/means.py", "import tilelang"),
+        ("liveditor_core/attention/config.py", "import torch"),
+        ("liveditor_core/attention/sparse_attention.py", "import comfy"),
+        ("liveditor_core/attention/plan.py", "from ..model import registration"),
+        ("liveditor_core/attention/plan.py", "from .. import model"),
+        ("liveditor_core/model/block.py", "from ..sampling.edit import edit"),
+        ("liveditor_core/footage/geometry.py", "from ..vae import clips"),
+        ("liveditor_core/footage/geometry.py", "import comfy.utils"),
+        ("liveditor_core/checkpoint/download.py", "import huggingface_hub"),
         ("nodes/decode_video.py", "from ..kernels import reference"),
+        ("nodes/decode_video.py", "import av"),
         ("nodes/decode_video.py", "eval('1')"),
-        ("liveditor_core/video.py", "torch.load('x')"),
+        ("liveditor_core/checkpoint/read.py", "torch.load('x')"),
     ],
 )
 def test_the_rules_see_violations(where, line):
@@ -109,7 +121,7 @@ def test_the_rules_see_violations(where, line):
 
 def test_tasks_needs_the_standard_library_only():
     tree = ast.parse((ROOT / "tasks.py").read_text(encoding="utf-8"))
-    assert {name for name, _ in imports(ROOT / "tasks.py", tree)} <= set(sys.stdlib_module_names)
+    assert {name for name, *_ in imports(ROOT / "tasks.py", tree)} <= set(sys.stdlib_module_names)
 
 
 def test_no_machine_paths():

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from liveditor.kernels import reference
-from liveditor.liveditor_core.config import SparseAttentionConfig
-from liveditor.liveditor_core.token_layout import TokenLayout
+from liveditor.liveditor_core.attention.config import SparseAttentionConfig
+from liveditor.liveditor_core.attention.token_layout import TokenLayout
 
 RECORD = TokenLayout(target=42_840, source=42_840)  # 960x544, 81 frames
 
@@ -79,7 +79,7 @@ def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="backend must be one of auto, triton"):
         SparseAttentionConfig(backend="cuda")
     with pytest.raises(ValueError, match="sharpest, flattest"):
-        SparseAttentionConfig(dense_blocks="roundest")
+        SparseAttentionConfig(dense_first="roundest")
     with pytest.raises(ValueError, match="source must be at least 1, got 0"):
         TokenLayout(64, 0)
 

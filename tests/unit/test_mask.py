@@ -5,8 +5,9 @@ from fractions import Fraction
 import pytest
 import torch
 
-from liveditor.liveditor_core import mask as masks
-from liveditor.liveditor_core.video import FITS, SourceVideo
+from liveditor.liveditor_core.footage import regions
+from liveditor.liveditor_core.footage.geometry import FITS
+from liveditor.liveditor_core.footage.source_video import AS_EDITED, OutputForm, SourceVideo
 
 
 def source(
@@ -50,12 +51,12 @@ def rectangle(frames, height, width, top, bottom, left, right):
 @pytest.mark.parametrize("fit", FITS)
 def test_outside_is_the_source_bit_for_bit(fit, original_size, feather):
     clip = source(fit)
-    at = {"original_rate": False, "original_size": original_size}
-    mask = masks.fit_mask(rectangle(1, 68, 120, 20, 50, 30, 90), clip, **at)
-    unedited = clip.read_frames(**at)
+    form = OutputForm(False, original_size)
+    mask = regions.fit_mask(rectangle(1, 68, 120, 20, 50, 30, 90), clip, form)
+    unedited = clip.read_frames(form)
     edit, inside = torch.full_like(unedited, 0.25), (mask > 0).expand(len(unedited), -1, -1)
     edit[~inside] = float("nan")  # what the edit is there must not matter
-    out = masks.keep_outside(edit, unedited, masks.weights(mask, feather))
+    out = regions.keep_outside(edit, unedited, regions.weights(mask, feather))
     assert out is edit
     assert 0 < inside.float().mean() < 0.5
     assert torch.equal(out[~inside], unedited[~inside])
@@ -68,13 +69,13 @@ def test_outside_is_the_source_bit_for_bit(fit, original_size, feather):
 def test_feather_rises_inwards_and_thin_parts_remain():
     mask = rectangle(1, 40, 40, 10, 30, 0, 20)[0]
     mask[5, :] = 1  # one pixel high
-    soft = masks.weights(mask[None], 4)[0]
+    soft = regions.weights(mask[None], 4)[0]
     assert torch.equal(soft > 0, mask > 0)
     assert soft[20, 14:20].tolist() == pytest.approx([1, 1, 0.8, 0.6, 0.4, 0.2])
     assert soft[20, 0] == 1, "the picture's own border is no edge"
     assert soft[5, 35] == pytest.approx(0.2)
     for flat in (torch.ones(1, 4, 4), torch.zeros(1, 4, 4)):
-        assert torch.equal(masks.weights(flat, 4), flat)
+        assert torch.equal(regions.weights(flat, 4), flat)
 
 
 def moving(count):
@@ -95,7 +96,7 @@ def moving(count):
 )
 def test_masks_of_frames(count, original_rate, expected):
     clip = source(frames=8, fps=15, original_frames=16, original_fps=30, first_frame=10)
-    fitted = masks.fit_mask(moving(count), clip, original_rate=original_rate, original_size=False)
+    fitted = regions.fit_mask(moving(count), clip, OutputForm(original_rate, False))
     assert (fitted[:, 0, 0] * 1000 - 1).round().int().tolist() == expected
 
 
@@ -105,14 +106,14 @@ def test_a_number_of_masks_that_fits_nothing_is_refused(count):
     with pytest.raises(
         ValueError, match=f"one for each of the 8 edited frames or of the source's 16, got {count} masks"
     ):
-        masks.fit_mask(moving(count), clip, original_rate=False, original_size=False)
+        regions.fit_mask(moving(count), clip, AS_EDITED)
 
 
 def test_a_mask_of_the_edits_size_lies_on_the_edit():
     clip = source("pad", size=(96, 64), original_size=(48, 64))  # bars left and right, 24 pixels each
     mask = rectangle(1, 64, 96, 0, 64, 24, 48)
-    assert torch.equal(masks.fit_mask(mask, clip, original_rate=False, original_size=False), mask)
-    back = masks.fit_mask(mask, clip, original_rate=False, original_size=True)
+    assert torch.equal(regions.fit_mask(mask, clip, AS_EDITED), mask)
+    back = regions.fit_mask(mask, clip, OutputForm(False, True))
     assert back.shape == (1, 64, 48) and torch.equal(back, rectangle(1, 64, 48, 0, 64, 0, 24))
 
 
@@ -122,7 +123,7 @@ def test_where_the_sampler_may_work():
     mask[0, 0, 0] = 0.1  # any pixel, however faint
     mask[3, 20, 40] = 1
     mask[6, 63, 95] = 1  # the last frame stands for the padding as well
-    cells = masks.latent_mask(mask, clip)
+    cells = regions.latent_mask(mask, clip)
     assert cells.shape == (1, 1, 3, 8, 12)
     assert cells.nonzero()[:, 2:].tolist() == [[0, 0, 0], [1, 2, 5], [2, 7, 11]]
     assert set(cells.unique().tolist()) == {0.0, 1.0}
@@ -131,11 +132,11 @@ def test_where_the_sampler_may_work():
 @pytest.mark.parametrize("shape", [(68, 120), (1, 1, 68, 120)])
 def test_single_masks_of_other_dimensions(shape):
     mask = rectangle(1, 68, 120, 20, 50, 30, 90)
-    at = {"original_rate": False, "original_size": False}
-    assert torch.equal(masks.fit_mask(mask.view(shape), source(), **at), masks.fit_mask(mask, source(), **at))
+    fitted = regions.fit_mask(mask, source(), AS_EDITED)
+    assert torch.equal(regions.fit_mask(mask.view(shape), source(), AS_EDITED), fitted)
 
 
 def test_an_empty_mask_is_refused():
     """Load Image gives one for a picture in which nothing was painted."""
     with pytest.raises(ValueError, match="Mask: must cover some of the picture"):
-        masks.fit_mask(torch.zeros(1, 64, 64), source(), original_rate=False, original_size=False)
+        regions.fit_mask(torch.zeros(1, 64, 64), source(), AS_EDITED)

@@ -5,10 +5,10 @@ import torch
 from backend_checks import ACTIVATION_NAMES, Case
 from independent_attention import in_context_sparse_attention as expected_attention
 
-from liveditor.liveditor_core import sparse_attention
-from liveditor.liveditor_core.config import SparseAttentionConfig
-from liveditor.liveditor_core.sparse_attention import in_context_sparse_attention
-from liveditor.liveditor_core.token_layout import TokenLayout
+from liveditor.liveditor_core.attention import head_groups
+from liveditor.liveditor_core.attention.config import SparseAttentionConfig
+from liveditor.liveditor_core.attention.sparse_attention import in_context_sparse_attention
+from liveditor.liveditor_core.attention.token_layout import TokenLayout
 
 RELEASED = {"sar": 0.0625, "srr": 0.125, "flat_ratio": 0.5}
 # target, source tokens
@@ -193,8 +193,8 @@ def test_in_groups_of_heads_and_over_the_queries(target, source, backend, monkey
     q, k, v, gate = inputs(target, source, batch=2, heads=5)
     expected = run(q, k, v, gate, target, backend=backend, **RELEASED)
     calls = []
-    monkeypatch.setattr(sparse_attention, "SMALLEST_GROUP", 1)
-    monkeypatch.setattr(sparse_attention, "GATHERED_AT_ONCE", 0.5)
+    monkeypatch.setattr(head_groups, "SMALLEST_GROUP", 1)
+    monkeypatch.setattr(head_groups, "GATHERED_AT_ONCE", 0.5)
     config = SparseAttentionConfig(backend=backend)
     out = in_context_sparse_attention(
         q,

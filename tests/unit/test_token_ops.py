@@ -12,7 +12,7 @@ from liveditor.kernels import token_ops
 
 triton = pytest.importorskip("triton", reason="Triton has no wheel for this system")
 
-from liveditor.kernels import triton_token_ops  # noqa: E402
+from liveditor.kernels.triton_backend import token_ops as triton_token_ops  # noqa: E402
 
 
 def test_the_plain_operations():

@@ -1,6 +1,6 @@
 """Edit a video through a running ComfyUI, without a browser.
 
-Python edit.py clip.mp4 "turn it into a night scene" edited.mp4 [http://127.0.0.1:8188]
+python edit.py clip.mp4 "turn it into a night scene" edited.mp4 [http://127.0.0.1:8188]
 """
 
 import json
@@ -19,9 +19,8 @@ def ask(path, body=None, kind="application/json"):
 
 
 head = f'--edge\r\nContent-Disposition: form-data; name="image"; filename="{Path(clip).name}"\r\n\r\n'.encode()
-uploaded = json.loads(
-    ask("upload/image", head + Path(clip).read_bytes() + b"\r\n--edge--\r\n", "multipart/form-data; boundary=edge")
-)
+body = head + Path(clip).read_bytes() + b"\r\n--edge--\r\n"
+uploaded = json.loads(ask("upload/image", body, "multipart/form-data; boundary=edge"))
 prompt = json.loads(Path(__file__).with_name("liveditor_demo_api.json").read_text(encoding="utf-8"))
 prompt["video"]["inputs"]["file"], prompt["instruction"]["inputs"]["text"] = uploaded["name"], instruction
 job = json.loads(ask("prompt", json.dumps({"prompt": prompt}).encode()))["prompt_id"]

@@ -1,0 +1,1 @@
+"""The method: in-context sparse attention, its settings, and a record of what it chose."""

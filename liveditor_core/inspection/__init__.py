@@ -1,0 +1,1 @@
+"""What sparse attention chose during a run, recorded and shown."""

@@ -1,0 +1,1 @@
+"""The transformer, and what ComfyUI needs to know of it."""

@@ -1,0 +1,114 @@
+"""How ComfyUI recognises a LIVEditor checkpoint and what it builds from it.
+
+Registered once, before Wan's own T2V, so that every stock loader finds it.
+"""
+
+import torch
+
+import comfy.conds
+import comfy.context_windows
+import comfy.model_base
+import comfy.model_management
+import comfy.supported_models
+
+from ..checkpoint.weights import SOURCE_EMBEDDING
+from .memory_estimate import memory_of_call
+from .transformer import LIVEditorModel
+
+SOURCE_KEY = "liveditor_source"
+# In the published checkpoint, read by no one: the released model computes with self_attn.alpha_1 alone.
+UNUSED_WEIGHTS = ("self_attn.alpha_2.weight", "cross_attn.alpha_1.weight", "cross_attn.alpha_2.weight")
+
+
+class LIVEditor(comfy.model_base.WAN21):
+    """The host's Wan with a source latent per conditioning."""
+
+    def __init__(self, model_config, device=None):
+        super(comfy.model_base.WAN21, self).__init__(
+            model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=LIVEditorModel
+        )
+        self.image_to_video = False
+
+    def extra_conds(self, **kwargs):
+        out = super().extra_conds(**kwargs)
+        cross_attn = kwargs.get("cross_attn")
+        if cross_attn is not None:
+            missing = self.diffusion_model.text_len - cross_attn.shape[1]
+            out["c_crossattn"] = comfy.conds.CONDRegular(
+                torch.nn.functional.pad(cross_attn, (0, 0, 0, max(0, missing)))
+            )
+        out[SOURCE_KEY] = comfy.conds.CONDNoiseShape(self.process_latent_in(self._source(kwargs)))
+        return out
+
+    def _source(self, kwargs):
+        """The source of one conditioning, checked against the latent to sample."""
+        name, noise, source = kwargs.get("prompt_type", "the"), kwargs["noise"], kwargs.get(SOURCE_KEY)
+        if source is None:
+            raise ValueError(
+                f"LIVEditor: the {name} conditioning carries no source video. Pass both positive and negative through "
+                "Encode Source Video, or sample with LIVEdit Sampler."
+            )
+        if source.shape[1:] != noise.shape[1:]:
+            raise ValueError(
+                f"LIVEditor: the source of the {name} conditioning must be of the same size as the latent, got "
+                f"{_size(source)} against {_size(noise)}. Sample the latent that Encode Source Video gives out."
+            )
+        return source
+
+    def memory_required(self, input_shape, cond_shapes=None):
+        """Bytes that one call needs beside the weights, for the host to decide what stays on the GPU.
+
+        The source is always there and as large as the latent.
+
+        Args:
+            input_shape: [B, 16, T, H, W].
+        """
+        batch, _, frames, height, width = input_shape
+        _, patch_height, patch_width = self.diffusion_model.patch_size
+        return self.memory_of_call(batch, 2 * frames * -(-height // patch_height) * -(-width // patch_width))
+
+    def memory_of_call(self, batch, tokens):
+        """The same for so many tokens of target and source together."""
+        return memory_of_call(self.diffusion_model, batch, tokens, dtype=self.get_dtype_inference())
+
+    def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
+        if cond_key == SOURCE_KEY:
+            return comfy.context_windows.slice_cond(
+                cond_value, window, x_in, device, temporal_dim=2, retain_index_list=retain_index_list
+            )
+        return super().resize_cond_for_context_window(
+            cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list
+        )
+
+
+class LIVEditorT2V(comfy.supported_models.WAN21_T2V):
+    """A Wan 2.1 T2V state dict that embeds a source video as well."""
+
+    sampling_settings = {"shift": 6.0}
+    supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
+
+    @classmethod
+    def matches(cls, unet_config, state_dict=None, unet_key_prefix=""):
+        return (
+            super().matches(unet_config, state_dict, unet_key_prefix)
+            and state_dict is not None
+            and any(key.endswith(f"{SOURCE_EMBEDDING}.weight") for key in state_dict)
+        )
+
+    def get_model(self, state_dict, prefix="", device=None):
+        return LIVEditor(self, device=device)
+
+    def process_unet_state_dict(self, state_dict):
+        return {key: value for key, value in state_dict.items() if not key.endswith(UNUSED_WEIGHTS)}
+
+
+def _size(latent):
+    channels, frames, height, width = latent.shape[1:]
+    return f"{width}x{height}x{frames} ({channels} channels)"
+
+
+def register():
+    """Put LIVEditor before the first Wan T2V among the models that the host knows; a second call changes nothing."""
+    models = comfy.supported_models.models
+    if not any(m.__name__ == LIVEditorT2V.__name__ and m.__module__ == LIVEditorT2V.__module__ for m in models):
+        models.insert(models.index(comfy.supported_models.WAN21_T2V), LIVEditorT2V)

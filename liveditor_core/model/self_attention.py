@@ -1,0 +1,107 @@
+"""Attention within a block: over target and source tokens with the pooled residual, and to the text."""
+
+import contextlib
+
+import torch
+
+from comfy.ldm.wan.model import WanSelfAttention, WanT2VCrossAttention
+
+from ...kernels import token_ops
+from ..attention.config import SparseAttentionConfig
+from ..attention.observers import RECORD_KEY, followed
+from ..attention.sparse_attention import in_context_sparse_attention
+from .dense_attention import choose_dense_attention
+from .layers import affine, cast_weights_to_input
+
+try:  # newer hosts record allocations into a graph, which launches of foreign kernels must stay out of
+    from comfy.model_prefetch import pause_malloc_graph
+except ImportError:
+    pause_malloc_graph = contextlib.nullcontext
+
+
+def _rotated(x, norm, freqs):
+    with affine(norm, x.device) as (weight, _):
+        return token_ops.normalise_and_rotate(x, weight=weight, rotations=freqs, eps=norm.eps)
+
+
+class LIVEditorSelfAttention(WanSelfAttention):
+    """Self-attention over target and source tokens; `alpha_1` weighs the pooled residual of every token."""
+
+    def __init__(self, dim, num_heads, window_size=(-1, -1), qk_norm=True, eps=1e-6, *, operation_settings):
+        super().__init__(dim, num_heads, window_size, qk_norm, eps, operation_settings=operation_settings)
+        # fp32 whatever the weight type: half a kilobyte of weights decides how much of the residual each token gets.
+        self.alpha_1 = cast_weights_to_input(
+            operation_settings["operations"].Linear(
+                dim, 1, bias=False, device=operation_settings["device"], dtype=torch.float32
+            )
+        )
+
+    def forward(self, x, freqs, layout, transformer_options, needed=None):
+        """Attend.
+
+        Args:
+            x: [B, N, C] modulated input in the compute dtype; or a list that holds nothing else, which is emptied, so
+                that its memory is free again during attention.
+            freqs: [1, N, 1, D / 2, 2, 2] fp32 rotations.
+            layout: TokenLayout of the N tokens.
+            needed: how many of the first tokens the caller will read, all if None; only they are given back.
+
+        Returns:
+            [B, needed, C].
+        """
+        x = x.pop() if isinstance(x, list) else x
+        gate = 0.5 * (torch.sigmoid(self.alpha_1(x).squeeze(-1).float()) - 0.5)
+        q, k = _rotated(self.q(x), self.norm_q, freqs), _rotated(self.k(x), self.norm_k, freqs)
+        v = self.v(x).view(q.shape)
+        del x
+
+        patches = transformer_options.get("patches", {}).get("attn1_patch", [])
+        x = _attend(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            gate,
+            layout,
+            transformer_options,
+            keep_q=bool(patches),
+            needed=needed,
+        )
+        x = x.transpose(1, 2).flatten(2)[:, :needed]
+        for patch in patches:
+            x = patch({"x": x, "q": q, "k": k, "transformer_options": transformer_options})
+        del q, k, v
+        return self.o(x)
+
+
+class LIVEditorCrossAttention(WanT2VCrossAttention):
+    """The host's attention to the text, on the dense attention that the self-attention uses."""
+
+    def forward(self, x, context, transformer_options, **kwargs):
+        if torch.compiler.is_compiling() or torch.is_grad_enabled():
+            return super().forward(x, context, transformer_options=transformer_options, **kwargs)
+        q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(context)), self.v(context)
+        _, attend = choose_dense_attention(transformer_options, q.device, q.dtype)
+        q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))
+        return self.o(attend(q, k, v).transpose(1, 2).flatten(2))
+
+
+@torch.compiler.disable
+def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed):
+    """Outside compiled graphs: they drop guards on transformer_options, so a changed setting would not reach them."""
+    config = SparseAttentionConfig.from_options(transformer_options)
+    dense_kernel, dense = choose_dense_attention(transformer_options, q.device, q.dtype)
+    record = transformer_options.get(RECORD_KEY)
+    watch = None if record is None else record.watch(transformer_options, layout)
+    with pause_malloc_graph(), torch.cuda.device_of(q), followed(transformer_options, q, layout, config, dense_kernel):
+        return in_context_sparse_attention(
+            q,
+            k,
+            v,
+            gate,
+            layout=layout,
+            config=config,
+            dense_attention=dense,
+            out=None if keep_q else q,
+            needed=needed,
+            watch=watch,
+        )

@@ -1,0 +1,192 @@
+"""The transformer: ComfyUI's Wan with the source stream in context and an fp32 residual stream."""
+
+import logging
+
+import torch
+
+import comfy.ldm.common_dit
+from comfy.ldm.wan.model import WanModel, sinusoidal_embedding_1d
+
+from ..attention.token_layout import TokenLayout
+from .block import LIVEditorBlock
+from .layers import cast_weights_to_input
+
+
+class LIVEditorModel(WanModel):
+    """Wan T2V that reads a source video in context: `[target tokens | source tokens]`, both at the same positions."""
+
+    def __init__(
+        self, *, patch_size=(1, 2, 2), in_dim=16, dim=2048, device=None, dtype=None, operations=None, **config
+    ):
+        super().__init__(
+            patch_size=patch_size,
+            in_dim=in_dim,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+            operations=operations,
+            wan_attn_block_class=LIVEditorBlock,
+            **config,
+        )
+        self.source_video_embedding_more_memory = operations.Conv3d(
+            in_dim, dim, kernel_size=patch_size, stride=patch_size, device=device, dtype=torch.float32
+        )
+        for module in (
+            self.patch_embedding,
+            self.source_video_embedding_more_memory,
+            self.head.head,
+            self.time_embedding[0],
+            self.time_embedding[2],
+            self.time_projection[1],
+        ):
+            cast_weights_to_input(module)
+
+    def _forward(
+        self,
+        x,
+        timestep,
+        context,
+        clip_fea=None,
+        time_dim_concat=None,
+        transformer_options={},  # noqa: B006 (the host's signature)
+        liveditor_source=None,
+        **kwargs,
+    ):
+        t, h, w = x.shape[2:]
+        x = comfy.ldm.common_dit.pad_to_patch_size(x, self.patch_size)
+        source = comfy.ldm.common_dit.pad_to_patch_size(liveditor_source.to(x), self.patch_size)
+        freqs = self.rope_encode(t, h, w, device=x.device, dtype=torch.float32, transformer_options=transformer_options)
+        out = self.forward_orig(
+            x,
+            timestep,
+            context,
+            freqs=torch.cat([freqs, freqs], dim=1),
+            transformer_options=transformer_options,
+            source=source,
+        )
+        return out[:, :, :t, :h, :w]
+
+    def forward_orig(self, x, t, context, clip_fea=None, freqs=None, transformer_options=None, *, source):
+        """Predict the velocity of the target.
+
+        Args:
+            x, source: [B, 16, T, H, W] latents as the transformer sees them, H and W even.
+            t: [B] model time, 0 to 1000; the model was trained on whole numbers, so it is floored.
+            context: [B, L, 4096] text.
+            freqs: [1, 2 * tokens of x, 1, D / 2, 2, 2] fp32.
+
+        Returns:
+            [B, 16, T, H, W] fp32.
+        """
+        transformer_options = {} if transformer_options is None else transformer_options
+        x_input = x
+        x = self.patch_embedding(x.float())
+        grid_sizes = transformer_options["grid_sizes"] = x.shape[2:]
+        source = self.source_video_embedding_more_memory(source.float())
+        x, source = x.flatten(2).transpose(1, 2), source.flatten(2).transpose(1, 2)
+        layout = TokenLayout(target=x.shape[1], source=source.shape[1])
+        x = torch.cat([x, source], dim=1)
+        del source
+
+        e = self.time_embedding(sinusoidal_embedding_1d(self.freq_dim, t.floor().flatten()))
+        e = e.reshape(t.shape[0], -1, e.shape[-1])
+        e0 = self.time_projection(e).unflatten(2, (6, self.dim))
+        if e0.shape[1] > 1:  # a time for every frame, which the source's frames share
+            e0 = torch.cat([e0, e0], dim=1)
+        context = self.text_embedding(context)
+
+        first_step = _is_first_step(transformer_options)
+        if first_step:
+            self._warn_of_replaced_attention()
+        sums = []
+        patches = transformer_options.get("patches", {})
+        blocks_replace = transformer_options.get("patches_replace", {}).get("dit", {})
+        transformer_options["total_blocks"] = len(self.blocks)
+        transformer_options["block_type"] = "double"
+        # Other packs may keep what a block was given, graphs are compiled and trained without overwriting,
+        # and a time for
+        # every frame means a modulation for every token, which parts of the sequence would have to share out.
+        private = not (
+            e0.shape[1] > 1
+            or patches
+            or blocks_replace
+            or self._has_replaced_layers()
+            or torch.compiler.is_compiling()
+            or torch.is_grad_enabled()
+        )
+        for i, block in enumerate(self.blocks):
+            transformer_options["block_index"] = i
+            if ("double_block", i) in blocks_replace:
+
+                def block_wrap(args, block=block):
+                    return {
+                        "img": block(
+                            args["img"],
+                            e=args["vec"],
+                            freqs=args["pe"],
+                            context=args["txt"],
+                            layout=layout,
+                            transformer_options=args["transformer_options"],
+                        )
+                    }
+
+                x = blocks_replace["double_block", i](
+                    {"img": x, "txt": context, "vec": e0, "pe": freqs, "transformer_options": transformer_options},
+                    {"original_block": block_wrap},
+                )["img"]
+            else:
+                needed = layout.target if private and block is self.blocks[-1] else None
+                x = block(
+                    x,
+                    e=e0,
+                    freqs=freqs,
+                    context=context,
+                    layout=layout,
+                    transformer_options=transformer_options,
+                    in_place=private,
+                    needed=needed,
+                )
+            for patch in patches.get("double_block", []):
+                x = patch(
+                    {
+                        "img": x,
+                        "x": x_input,
+                        "vec": e,
+                        "block_index": i,
+                        "img_offset": 0,
+                        "transformer_options": transformer_options,
+                    }
+                )["img"]
+            if first_step:
+                sums.append(x.sum())
+        if first_step:
+            _refuse_nan(sums)
+
+        x = self.head(x[:, : layout.target], e)
+        return self.unpatchify(x, grid_sizes)
+
+    def _has_replaced_layers(self):
+        """Whether other packs compute anything within a block, and may want all of the sequence at once."""
+        return any("forward" in vars(module) for block in self.blocks for module in block.modules())
+
+    def _warn_of_replaced_attention(self):
+        if replaced := sum("forward" in vars(block.self_attn) for block in self.blocks):
+            logging.warning(
+                f"LIVEditor: another node replaced the self-attention of {replaced} blocks, so SAR, SRR and flat "
+                "ratio have no effect there."
+            )
+
+
+def _refuse_nan(sums):
+    """Say where NaN began. A sum over all of a block's answer is NaN or infinite if any number in it is."""
+    broken = torch.stack(sums).isfinite().logical_not().nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(
+            f"LIVEditor: the first step gave NaN or infinity in block {broken[0]} of {len(sums)}. The checkpoint is "
+            "damaged or its weight type too coarse; convert it again, or load it with weight type bf16."
+        )
+
+
+def _is_first_step(transformer_options):
+    sigmas, current = transformer_options.get("sample_sigmas"), transformer_options.get("sigmas")
+    return sigmas is not None and current is not None and bool(current[0] == sigmas[0])

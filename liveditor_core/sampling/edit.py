@@ -1,0 +1,64 @@
+"""One edit: a latent is sampled from noise under a prompt, with the source in context."""
+
+import latent_preview
+
+import comfy.model_base
+import comfy.sample
+import comfy.utils
+import node_helpers
+
+from ..footage.regions import LATENT_KEY, latent_mask
+from ..footage.source_video import SourceVideo
+from ..model.registration import SOURCE_KEY
+from .flow_unipc import SAMPLER, SCHEDULE
+from .run_report import RunReport, report_run_into
+
+
+def edit(model, positive, negative, source: SourceVideo, *, seed, steps, cfg, shift, mask=None):
+    """Edit a source video; the same as the host's KSampler with `flow_unipc` and `wan_flow`.
+
+    Args:
+        model: the host's MODEL, a LIVEditor.
+        positive, negative: the host's CONDITIONING, without a source.
+        shift: of the noise schedule.
+        mask: [M, H, W] in 0..1 of where to edit, everywhere if None.
+
+    Returns:
+        The host's LATENT, which remembers the mask; and the report of the run.
+    """
+    report = RunReport()
+    # One clone: the host follows a model's clones back to their parent, and a clone between them dies with this run.
+    model = model.clone()
+    _set_shift(model, shift)
+    report_run_into(model, report)
+    positive, negative = (
+        node_helpers.conditioning_set_values(c, {SOURCE_KEY: source.latent}) for c in (positive, negative)
+    )
+    if mask is None:
+        latent = {"samples": source.latent.new_zeros(source.latent.shape)}
+    else:
+        latent = {"samples": source.latent, "noise_mask": latent_mask(mask, source), LATENT_KEY: mask}
+    start = latent["samples"]
+    samples = comfy.sample.sample(
+        model,
+        comfy.sample.prepare_noise(start, seed),
+        steps,
+        cfg,
+        SAMPLER,
+        SCHEDULE,
+        positive,
+        negative,
+        start,
+        noise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(model, steps),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    return latent | {"samples": samples}, report.text
+
+
+def _set_shift(model, shift):
+    """Sample a MODEL with another shift of its noise schedule; the MODEL passed in is changed."""
+    sampling = comfy.model_base.model_sampling(model.model.model_config, comfy.model_base.ModelType.FLOW)
+    sampling.set_parameters(shift=shift, multiplier=1000)
+    model.add_object_patch("model_sampling", sampling)

@@ -1,0 +1,28 @@
+"""What to do when a run fails, in words that help."""
+
+import comfy.model_management
+
+GIB = 2**30
+
+
+def explain(error, when, needed, config):
+    """The same failure in words that help, of a type that the host treats alike.
+
+    None where the original says enough.
+    """
+    if comfy.model_management.is_oom(error):
+        size = (
+            "" if needed is None else f" One call at this size needs about {needed / GIB:.1f} GiB beside the weights."
+        )
+        return comfy.model_management.OOM_EXCEPTION(
+            f"LIVEditor: out of GPU memory in {when}.{size} Use a smaller size, fewer frames or fp8 weights, "
+            "close other programs that use the GPU, or start ComfyUI with --reserve-vram. Nothing was saved of "
+            "this run; the next one starts afresh."
+        )
+    if isinstance(error, comfy.model_management.ACCELERATOR_ERROR) and "CUDA" in str(error):
+        return RuntimeError(
+            f"LIVEditor: the GPU failed in {when}: {str(error).splitlines()[0]}. It may not answer until ComfyUI is "
+            f"started again. If it happens again at the same step, choose another backend than {config.backend} in "
+            "Sparse Attention Settings and report it."
+        )
+    return None

@@ -1,0 +1,141 @@
+"""What a run says about itself: what computed it, how long, how much memory, what it had to do without."""
+
+import contextlib
+import logging
+import time
+
+import torch
+
+import comfy.model_management
+import comfy.patcher_extension
+
+from ..attention.config import SparseAttentionConfig
+from ..attention.observers import RUN_KEY
+from ..attention.plan import plan_attention
+from .failures import explain
+
+GIB = 2**30
+
+
+class RunReport:
+    """Follows one run of a sampler; `text` is the report once it has ended.
+
+    Calls on several GPUs, from several threads, may interleave.
+    """
+
+    def __init__(self):
+        self.text = ""
+        self._begin()
+
+    def _begin(self):
+        self._calls, self._model_calls, self._what = [], 0, None
+
+    @contextlib.contextmanager
+    def attention(self, q, layout, config, dense_kernel, block):
+        """Times a self-attention call and remembers how it is computed."""
+        if self._what is None:
+            self._what = q.shape, q.device, q.dtype, layout, config, dense_kernel
+        self._model_calls += block == 0
+        if q.device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record(torch.cuda.current_stream(q.device))
+            yield
+            end.record(torch.cuda.current_stream(q.device))
+            self._calls.append((start, end))
+        else:
+            start = time.perf_counter()
+            yield
+            self._calls.append(time.perf_counter() - start)
+
+    @contextlib.contextmanager
+    def run(self, model, steps, step_times):
+        """Watches a whole run; `step_times` gets the clock's time at every step's end."""
+        self._begin()
+        device = comfy.model_management.get_torch_device()
+        on_gpu = device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+        started = time.perf_counter()
+        yield
+        attention = self._attention_seconds()  # waits for the GPU
+        ended = time.perf_counter()
+        if self._what is None:
+            return
+        shape, where, dtype, layout, config, dense_kernel = self._what
+        plan = plan_attention(layout=layout, config=config, device=where, dtype=dtype, head_dim=shape[-1])
+        left = 1.0 if plan.dense_everywhere else config.dense_fraction(layout)
+        whole = ended - started
+        first = step_times[0] - started if step_times else whole
+        each = (ended - step_times[0]) / (steps - 1) if step_times and steps > 1 else whole / steps
+        lines = [
+            f"LIVEditor: {steps} steps, {self._model_calls} model calls of {layout.tokens:,} tokens"
+            + (f" x {shape[0]}" if shape[0] > 1 else "")
+            + f" in {str(dtype).removeprefix('torch.')}",
+            f"  attention: {'dense' if plan.dense_everywhere else plan.backend} on {where}, dense half by "
+            f"{dense_kernel}, {left:.3f} of dense attention, {sum(attention) / len(attention) * 1e3:.2f} ms each, "
+            f"{sum(attention) / whole:.0%} of the time",
+            f"  time: {each:.2f} s per step, the first {first:.2f} s, {whole:.1f} s in all",
+        ]
+        if on_gpu:
+            peak, estimate = torch.cuda.max_memory_allocated(device), model.memory_of_call(shape[0], layout.tokens)
+            lines.append(
+                f"  memory: peak {peak / GIB:.1f} GiB on the GPU, {(peak - before) / GIB:.2f} GiB of it above "
+                f"the {before / GIB:.1f} GiB that lay there before, estimated {estimate / GIB:.2f} GiB"
+            )
+        lines.append(f"  done without: {'; '.join(plan.reasons) or 'nothing'}")
+        self.text = "\n".join(lines)
+        logging.info(self.text)
+
+    def needed(self, model):
+        """Bytes that one call needs beside the weights, as far as a call has come to be."""
+        return None if self._what is None else model.memory_of_call(1, self._what[3].tokens)
+
+    def _attention_seconds(self):
+        """Of every call."""
+        for call in self._calls:
+            if isinstance(call, tuple):
+                call[1].synchronize()
+        return [call[0].elapsed_time(call[1]) / 1e3 if isinstance(call, tuple) else call for call in self._calls]
+
+
+def report_runs(model):
+    """Let every run of a MODEL end with a report in the log, and its failures with a remedy.
+
+    The MODEL passed in is changed.
+    """
+    kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
+    model.remove_wrappers_with_key(kind, RUN_KEY)
+    model.add_wrapper_with_key(kind, RUN_KEY, _sample_and_report)
+
+
+def report_run_into(model, report):
+    """Let the next run of a MODEL fill in a RunReport; the MODEL passed in is changed."""
+    model.model_options["transformer_options"][RUN_KEY] = report
+    report_runs(model)
+
+
+def _sample_and_report(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
+    options = extra_args["model_options"]["transformer_options"]  # the guider's own copy, for this run alone
+    report = options.setdefault(RUN_KEY, RunReport())
+    config = SparseAttentionConfig.from_options(options)
+    step_times = []
+
+    def each_step(*state):
+        step_times.append(time.perf_counter())
+        if callback is not None:
+            callback(*state)
+
+    steps = len(sigmas) - 1
+    if steps < 1 or torch.is_grad_enabled():  # training comes this way too
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+    try:
+        with report.run(guider.inner_model, steps, step_times):
+            return executor(guider, sigmas, extra_args, each_step, noise, *args, **kwargs)
+    except Exception as error:
+        explained = explain(
+            error, f"step {min(len(step_times) + 1, steps)} of {steps}", report.needed(guider.inner_model), config
+        )
+        if explained is None:
+            raise
+        raise explained from error

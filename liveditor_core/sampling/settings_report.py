@@ -1,0 +1,39 @@
+"""What the settings of sparse attention mean on this machine, before anything runs."""
+
+import comfy.model_management
+
+from ..attention.plan import compute_left, plan_attention
+from ..attention.token_layout import TokenLayout
+from ..model.dense_attention import choose_dense_attention
+
+
+def settings_report(model, config, latent_size):
+    """In a few lines.
+
+    Args:
+        latent_size: frames, height, width of the latent.
+    """
+    frames, height, width = latent_size
+    tokens = frames * -(-height // 2) * -(-width // 2)
+    layout = TokenLayout(target=tokens, source=tokens)
+    device = comfy.model_management.get_torch_device()
+    diffusion_model = model.model.diffusion_model
+    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+    where = {
+        "layout": layout,
+        "config": config,
+        "device": device,
+        "dtype": dtype,
+        "head_dim": diffusion_model.dim // diffusion_model.num_heads,
+    }
+    plan = plan_attention(**where)
+    dense_kernel, _ = choose_dense_attention(model.model_options["transformer_options"], device, dtype)
+    return "\n".join(
+        (
+            f"attention: {'dense' if plan.dense_everywhere else plan.backend} on {device}, dense half by "
+            f"{dense_kernel}",
+            *plan.reasons,
+            f"compute: {compute_left(**where):.1%} of dense attention",
+            f"tokens: {2 * tokens:,}, half of them the source",
+        )
+    )

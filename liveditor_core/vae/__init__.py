@@ -1,0 +1,1 @@
+"""Clips through the VAE."""
