@@ -3,6 +3,7 @@
 
     python tasks.py edit             edit a real clip in a real ComfyUI and print where the result is
     python tasks.py test             run all tests
+    python tasks.py lint             check format and lint of Python and JavaScript; --fix writes what can be written
     python tasks.py serve            start that ComfyUI with this pack, to open in a browser
     python tasks.py bench            time attention on this machine's NVIDIA GPU: table, CSV, plots
     python tasks.py python SCRIPT    run a script in that environment, with ComfyUI importable
@@ -41,6 +42,8 @@ TOOLS = [
     "playwright",
     "comfy-cli==1.23.0",
     "comfy-test",
+    "ruff==0.17.6",
+    "deno==2.9.8",
 ]
 PLOTTING = ["matplotlib==3.11.2"]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
@@ -216,6 +219,42 @@ def test(arguments):
     )
 
 
+def lint(arguments):
+    """Format and lint; what is checked of Python is configured in pyproject.toml."""
+    set_up()
+    fix = "--fix" in arguments
+    scripts = sorted(map(str, (ROOT / "web").glob("*.js")))
+    width = next(line for line in (ROOT / "pyproject.toml").read_text().splitlines() if line.startswith("line-length"))
+    columns = width.split("=")[1].strip()
+    failed = 0
+    for command in (
+        ["ruff", "format", *([] if fix else ["--check"]), ROOT],
+        ["ruff", "check", "--no-cache", *(["--fix"] if fix else []), ROOT],
+        ["deno", "fmt", "--line-width", columns, *([] if fix else ["--check"]), *scripts],
+        ["deno", "lint", *scripts],
+    ):
+        program = PYTHON.with_name(command[0] + PYTHON.suffix)
+        failed |= subprocess.run([program, *command[1:]], cwd=ROOT).returncode != 0
+    for path in _shipped_text():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if len(line) > int(columns) and not _unbreakable(line):
+                failed = True
+                print(f"{path.relative_to(ROOT)}:{number}: {len(line)} columns, at most {columns}")
+    return int(failed)
+
+
+def _shipped_text():
+    """What people read as text and no formatter keeps to the width."""
+    listed = subprocess.run(["git", "ls-files", "*.md", "*.toml", "*.js"], cwd=ROOT, capture_output=True, text=True)
+    names = listed.stdout.split() or [path.relative_to(ROOT) for path in ROOT.glob("**/*.md")]
+    return [ROOT / name for name in names]
+
+
+def _unbreakable(line):
+    """Rows of Markdown tables and links have no place to break."""
+    return line.lstrip().startswith("|") or "](http" in line or "![" in line
+
+
 def bench(arguments):
     set_up()
     step("plotting", PLOTTING, lambda: pip("install", "-c", constraints(), *PLOTTING))
@@ -228,7 +267,7 @@ def bench(arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("edit", "test", "serve", "bench", "python"))
+    parser.add_argument("command", choices=("edit", "test", "lint", "serve", "bench", "python"))
     parser.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
@@ -238,6 +277,8 @@ def main():
     try:
         if options.command == "test":
             return test(options.arguments)
+        if options.command == "lint":
+            return lint(options.arguments)
         if options.command == "bench":
             return bench(options.arguments)
         set_up()

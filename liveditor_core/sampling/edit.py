@@ -1,10 +1,9 @@
 """One edit: a latent is sampled from noise under a prompt, with the source in context."""
 
-import latent_preview
-
 import comfy.model_base
 import comfy.sample
 import comfy.utils
+import latent_preview
 import node_helpers
 
 from ..footage.regions import LATENT_KEY, latent_mask
