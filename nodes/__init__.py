@@ -13,6 +13,7 @@ from .encode_source_video import EncodeSourceVideo
 from .inspect_attention import InspectAttention
 from .live_edit_sampler import LIVEditSampler
 from .load_liveditor import LoadLIVEditor
+from .load_lora import LoadLoRA
 from .record_attention import RecordAttention
 from .sparse_attention_settings import SparseAttentionSettings
 
@@ -29,6 +30,7 @@ class LIVEditorExtension(ComfyExtension):
     async def get_node_list(self):
         return [
             LoadLIVEditor,
+            LoadLoRA,
             EncodeSourceVideo,
             SparseAttentionSettings,
             LIVEditSampler,

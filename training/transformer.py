@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import comfy.model_management
 from liveditor.liveditor_core.attention.config import SparseAttentionConfig
-from liveditor.liveditor_core.model.text_encoder import CONFIG_KEY
+from liveditor.liveditor_core.checkpoint.check import SMALL_TEXT_ENCODER
 
 from .common import (
     CLIP,
@@ -243,7 +243,8 @@ def save_text_encoder(folder, text):
     save(
         folder / TEXT_ENCODER,
         text.host_weights(),
-        MODEL_METADATA | {"what": "liveditor-nano text encoder: T5, small", CONFIG_KEY: json.dumps(text.config)},
+        MODEL_METADATA
+        | {"what": "liveditor-nano text encoder: T5, small", SMALL_TEXT_ENCODER: json.dumps(text.config)},
     )
 
 

@@ -7,8 +7,7 @@ import torch
 from .token_layout import TokenLayout
 
 # What the dense half gathers at once, in sizes of q: the heads are taken in groups of equal work. At the released
-# settings
-# that is two groups of twenty heads.
+# settings that is two groups of twenty heads.
 GATHERED_AT_ONCE = 1.1
 SMALLEST_GROUP = 1 << 28  # bytes, below which groups save nothing worth a launch
 

@@ -6,8 +6,19 @@ import safetensors
 
 from .weights import SOURCE_EMBEDDING, CheckpointError, missing_keys
 
+CHECKPOINT = "LIVEditor checkpoint"
+SMALL_TEXT_ENCODER = "liveditor_text_encoder"  # in the metadata of a text encoder of ours: its configuration
+# A weight by which each kind of text encoder is known, in the order in which they are asked for.
+TEXT_ENCODERS = {
+    "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight": None,  # UMT5-XXL, as ComfyUI reads it
+    "blocks.0.attn.q.weight": "UMT5-XXL as WanVideoWrapper and the Wan repository keep it",
+    "encoder.block.0.layer.0.SelfAttention.q.weight": "T5-XXL, of Flux, SD3 and others",
+    "text_model.encoder.layers.0.self_attn.q_proj.weight": "a CLIP",
+    "model.layers.0.self_attn.q_proj.weight": "a language model",
+}
 
-def check_safetensors(path, what="LIVEditor checkpoint") -> dict:
+
+def check_safetensors(path, what=CHECKPOINT) -> dict:
     """Read a safetensors file's header; the weights stay on disk.
 
     Returns:
@@ -17,12 +28,16 @@ def check_safetensors(path, what="LIVEditor checkpoint") -> dict:
         CheckpointError: the file is missing, of another format, empty, truncated or damaged.
     """
     name = os.path.basename(path)
+    remedy = (
+        f"Convert the published file first: python -m liveditor_core.checkpoint convert {name} OUT.safetensors"
+        if what == CHECKPOINT
+        else "Choose a safetensors file."
+    )
     if not os.path.isfile(path):
         raise CheckpointError(f"{name}: there is no such file. Put the {what} there or choose another.")
     if not name.lower().endswith((".safetensors", ".sft")):
         raise CheckpointError(
-            f"{name}: a {what} must be a safetensors file, got {os.path.splitext(name)[1] or 'no file type'}. "
-            f"Convert the published file first: python -m liveditor_core.checkpoint convert {name} OUT.safetensors"
+            f"{name}: a {what} must be a safetensors file, got {os.path.splitext(name)[1] or 'no file type'}. " + remedy
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -58,4 +73,26 @@ def check_liveditor(path) -> dict:
             f"{name}: {len(missing)} weights are missing: "
             f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}. Download or convert the checkpoint again."
         )
+    return header
+
+
+def check_text_encoder(path) -> dict:
+    """Refuse a text encoder that is not Wan's UMT5-XXL, or not as ComfyUI reads it, before anything of it is loaded.
+
+    Returns:
+        As `check_safetensors`.
+
+    Raises:
+        CheckpointError: see `check_safetensors`; also for another kind, which it names.
+    """
+    header = check_safetensors(path, "text encoder")
+    if SMALL_TEXT_ENCODER not in header["metadata"]:
+        keys = set(header["keys"])
+        kind = next((kind for key, kind in TEXT_ENCODERS.items() if key in keys), "no text encoder that is known here")
+        if kind is not None:
+            raise CheckpointError(
+                f"{os.path.basename(path)}: needs the UMT5-XXL text encoder of Wan as ComfyUI reads it, got {kind}. "
+                "Choose umt5_xxl_fp8_e4m3fn_scaled.safetensors or umt5_xxl_fp16.safetensors, from "
+                "Comfy-Org/Wan_2.1_ComfyUI_repackaged on Hugging Face, in models/text_encoders."
+            )
     return header

@@ -6,6 +6,8 @@ import torch
 
 import comfy.ops
 
+from .neighbours import is_replaced
+
 
 @contextlib.contextmanager
 def affine(norm, device):
@@ -39,7 +41,7 @@ class FeedForward(torch.nn.Sequential):
         plain = (
             type(first.weight) in (torch.Tensor, torch.nn.Parameter)
             and first.weight.dtype == x.dtype
-            and "forward" not in vars(first)
+            and not is_replaced(first, "forward")
         )
         if (
             not plain

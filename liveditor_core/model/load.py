@@ -6,10 +6,10 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 
-from ..checkpoint.check import check_liveditor, check_safetensors
+from ..checkpoint.check import SMALL_TEXT_ENCODER, check_liveditor, check_safetensors, check_text_encoder
 from ..checkpoint.weights import CheckpointError
 from .registration import LIVEditor
-from .text_encoder import is_small_text_encoder, load_small_text_encoder
+from .text_encoder import load_small_text_encoder
 
 
 def load_files(checkpoint, text_encoder, vae, model_options):
@@ -28,15 +28,10 @@ def load_files(checkpoint, text_encoder, vae, model_options):
         CheckpointError: a file is not what it should be.
     """
     check_liveditor(checkpoint)
-    metadata = check_safetensors(text_encoder, "text encoder")["metadata"]
+    metadata = check_text_encoder(text_encoder)["metadata"]
     check_safetensors(vae, "VAE")
     loaded_vae = _load_vae(vae)
-    clip = load_small_text_encoder(text_encoder) if is_small_text_encoder(metadata) else _load_clip(text_encoder)
-    if not hasattr(clip.cond_stage_model, "umt5xxl"):
-        raise CheckpointError(
-            f"{os.path.basename(text_encoder)}: needs the UMT5-XXL text encoder of Wan, got "
-            f"{type(clip.cond_stage_model).__name__}. Choose a umt5_xxl file."
-        )
+    clip = load_small_text_encoder(text_encoder) if SMALL_TEXT_ENCODER in metadata else _load_clip(text_encoder)
     return _load_model(checkpoint, model_options), clip, loaded_vae
 
 
@@ -60,8 +55,14 @@ def _load_clip(path):
 
 def _load_vae(path):
     weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
-    vae = comfy.sd.VAE(sd=weights, metadata=metadata)
-    vae.throw_exception_if_invalid()
+    try:
+        vae = comfy.sd.VAE(sd=weights, metadata=metadata)
+        vae.throw_exception_if_invalid()
+    except Exception as error:  # of a file that is no VAE the host raises whatever it stumbles over
+        raise CheckpointError(
+            f"{os.path.basename(path)}: must be a VAE, ComfyUI cannot read it as one ({error}). Choose "
+            "wan_2.1_vae.safetensors."
+        ) from error
     vae.patcher.cached_patcher_init = (comfy.sd.load_vae_patcher, (path, metadata, None))  # for copies on other GPUs
     if problem := wrong_vae(vae):
         raise CheckpointError(f"{os.path.basename(path)}: {problem}")

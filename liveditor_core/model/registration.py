@@ -12,7 +12,9 @@ import comfy.model_management
 import comfy.supported_models
 
 from ..checkpoint.weights import SOURCE_EMBEDDING
+from . import finite
 from .memory_estimate import memory_of_call
+from .neighbours import refuse_foreign_conditionings
 from .transformer import LIVEditorModel
 
 SOURCE_KEY = "liveditor_source"
@@ -29,7 +31,19 @@ class LIVEditor(comfy.model_base.WAN21):
         )
         self.image_to_video = False
 
+    def _apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
+        transformer_options = {} if transformer_options is None else transformer_options
+
+        def call(options):
+            return super(LIVEditor, self)._apply_model(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+        answer = call(transformer_options)
+        if not torch.is_grad_enabled():
+            finite.refuse(answer, x, transformer_options, call)
+        return answer
+
     def extra_conds(self, **kwargs):
+        refuse_foreign_conditionings(kwargs)
         out = super().extra_conds(**kwargs)
         cross_attn = kwargs.get("cross_attn")
         if cross_attn is not None:

@@ -13,7 +13,8 @@ import comfy.supported_models_base
 import comfy.text_encoders.wan
 import comfy.utils
 
-CONFIG_KEY = "liveditor_text_encoder"
+from ..checkpoint.check import SMALL_TEXT_ENCODER
+
 TEXT_DIM = 4096
 
 
@@ -21,10 +22,6 @@ class SmallWanTextEncoder(comfy.text_encoders.wan.WanT5Model):
     def encode_token_weights(self, token_weight_pairs):
         out, *rest = super().encode_token_weights(token_weight_pairs)
         return torch.nn.functional.pad(out, (0, TEXT_DIM - out.shape[-1])), *rest
-
-
-def is_small_text_encoder(metadata: dict) -> bool:
-    return CONFIG_KEY in metadata
 
 
 def load_small_text_encoder(path, disable_dynamic=False):
@@ -45,7 +42,7 @@ def load_small_text_encoder(path, disable_dynamic=False):
         state_dict=[state_dict],
         disable_dynamic=disable_dynamic,
         parameters=comfy.utils.calculate_parameters(state_dict),
-        model_options={"umt5xxl_model_config": json.loads(metadata[CONFIG_KEY])},
+        model_options={"umt5xxl_model_config": json.loads(metadata[SMALL_TEXT_ENCODER])},
     )
     clip.patcher.cached_patcher_init = (_load_patcher, (path,))
     return clip

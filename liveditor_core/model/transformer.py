@@ -1,15 +1,15 @@
 """The transformer: ComfyUI's Wan with the source stream in context and an fp32 residual stream."""
 
-import logging
-
 import torch
 
 import comfy.ldm.common_dit
 from comfy.ldm.wan.model import WanModel, sinusoidal_embedding_1d
 
 from ..attention.token_layout import TokenLayout
+from . import finite
 from .block import LIVEditorBlock
 from .layers import cast_weights_to_input
+from .neighbours import has_replaced_layers, refuse_replaced_forward, warn_of_replaced_attention
 
 
 class LIVEditorModel(WanModel):
@@ -52,6 +52,7 @@ class LIVEditorModel(WanModel):
         liveditor_source=None,
         **kwargs,
     ):
+        refuse_replaced_forward(self)
         t, h, w = x.shape[2:]
         x = comfy.ldm.common_dit.pad_to_patch_size(x, self.patch_size)
         source = comfy.ldm.common_dit.pad_to_patch_size(liveditor_source.to(x), self.patch_size)
@@ -95,22 +96,19 @@ class LIVEditorModel(WanModel):
             e0 = torch.cat([e0, e0], dim=1)
         context = self.text_embedding(context)
 
-        first_step = _is_first_step(transformer_options)
-        if first_step:
-            self._warn_of_replaced_attention()
-        sums = []
+        if _is_first_step(transformer_options):
+            warn_of_replaced_attention(self.blocks)
         patches = transformer_options.get("patches", {})
         blocks_replace = transformer_options.get("patches_replace", {}).get("dit", {})
         transformer_options["total_blocks"] = len(self.blocks)
         transformer_options["block_type"] = "double"
-        # Other packs may keep what a block was given, graphs are compiled and trained without overwriting,
-        # and a time for
-        # every frame means a modulation for every token, which parts of the sequence would have to share out.
+        # Other packs may keep what a block was given, graphs are compiled and trained without overwriting, and a time
+        # for every frame means a modulation for every token, which parts of the sequence would have to share out.
         private = not (
             e0.shape[1] > 1
             or patches
             or blocks_replace
-            or self._has_replaced_layers()
+            or has_replaced_layers(self.blocks)
             or torch.compiler.is_compiling()
             or torch.is_grad_enabled()
         )
@@ -157,34 +155,10 @@ class LIVEditorModel(WanModel):
                         "transformer_options": transformer_options,
                     }
                 )["img"]
-            if first_step:
-                sums.append(x.sum())
-        if first_step:
-            _refuse_nan(sums)
+            finite.note(transformer_options, x)
 
         x = self.head(x[:, : layout.target], e)
         return self.unpatchify(x, grid_sizes)
-
-    def _has_replaced_layers(self):
-        """Whether other packs compute anything within a block, and may want all of the sequence at once."""
-        return any("forward" in vars(module) for block in self.blocks for module in block.modules())
-
-    def _warn_of_replaced_attention(self):
-        if replaced := sum("forward" in vars(block.self_attn) for block in self.blocks):
-            logging.warning(
-                f"LIVEditor: another node replaced the self-attention of {replaced} blocks, so SAR, SRR and flat "
-                "ratio have no effect there."
-            )
-
-
-def _refuse_nan(sums):
-    """Say where NaN began. A sum over all of a block's answer is NaN or infinite if any number in it is."""
-    broken = torch.stack(sums).isfinite().logical_not().nonzero().flatten().tolist()
-    if broken:
-        raise ValueError(
-            f"LIVEditor: the first step gave NaN or infinity in block {broken[0]} of {len(sums)}. The checkpoint is "
-            "damaged or its weight type too coarse; convert it again, or load it with weight type bf16."
-        )
 
 
 def _is_first_step(transformer_options):

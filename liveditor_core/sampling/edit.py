@@ -9,6 +9,7 @@ import node_helpers
 from ..footage.regions import LATENT_KEY, latent_mask
 from ..footage.source_video import SourceVideo
 from ..model.registration import SOURCE_KEY
+from .failures import forget_frames
 from .flow_unipc import SAMPLER, SCHEDULE
 from .run_report import RunReport, report_run_into
 
@@ -38,21 +39,27 @@ def edit(model, positive, negative, source: SourceVideo, *, seed, steps, cfg, sh
     else:
         latent = {"samples": source.latent, "noise_mask": latent_mask(mask, source), LATENT_KEY: mask}
     start = latent["samples"]
-    samples = comfy.sample.sample(
-        model,
-        comfy.sample.prepare_noise(start, seed),
-        steps,
-        cfg,
-        SAMPLER,
-        SCHEDULE,
-        positive,
-        negative,
-        start,
-        noise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(model, steps),
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=seed,
-    )
+    try:
+        samples = comfy.sample.sample(
+            model,
+            comfy.sample.prepare_noise(start, seed),
+            steps,
+            cfg,
+            SAMPLER,
+            SCHEDULE,
+            positive,
+            negative,
+            start,
+            noise_mask=latent.get("noise_mask"),
+            callback=latent_preview.prepare_callback(model, steps),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
+        )
+    except BaseException as error:
+        forget_frames(error)
+        raise
+    finally:
+        del model
     return latent | {"samples": samples}, report.text
 
 

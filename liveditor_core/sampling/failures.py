@@ -1,5 +1,7 @@
 """What to do when a run fails, in words that help."""
 
+import traceback
+
 import comfy.model_management
 
 GIB = 2**30
@@ -26,3 +28,15 @@ def explain(error, when, needed, config):
             "Sparse Attention Settings and report it."
         )
     return None
+
+
+def forget_frames(error):
+    """Let go of what the frames of a failed run hold: clones of the MODEL, latents, GPU memory.
+
+    Host and exception refer to each other until the next garbage collection; a clone of a MODEL that dies there
+    together with its parent leaves weights that the host takes for leaked, warns of after every prompt, and never
+    evicts.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

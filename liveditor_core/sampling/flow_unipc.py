@@ -61,8 +61,10 @@ def sample_flow_unipc(model, x, sigmas, extra_args=None, callback=None, disable=
     before_step = x
     for i in trange(len(sigmas) - 1, disable=disable):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
+        if sigma_next == sigma or (sigma_next > 0 and _lambda(sigma_next) == _lambda(sigma)):
+            continue  # a step of no length has no direction; of 10,000 some are, in fp32
         x0 = model(x, sigma * one, **extra_args)
-        if i > 0:
+        if history:
             x = _correct(before_step, x0, history, sigma)
         if callback is not None:
             callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": x0})

@@ -12,6 +12,7 @@ import comfy.patcher_extension
 from ..attention.config import SparseAttentionConfig
 from ..attention.observers import RUN_KEY
 from ..attention.plan import plan_attention
+from ..model.lora import loras_of
 from .failures import explain
 
 GIB = 2**30
@@ -48,8 +49,8 @@ class RunReport:
             self._calls.append(time.perf_counter() - start)
 
     @contextlib.contextmanager
-    def run(self, model, steps, step_times):
-        """Watches a whole run; `step_times` gets the clock's time at every step's end."""
+    def run(self, patcher, steps, step_times):
+        """Watches a whole run of a MODEL; `step_times` gets the clock's time at every step's end."""
         self._begin()
         device = comfy.model_management.get_torch_device()
         on_gpu = device.type == "cuda"
@@ -78,11 +79,15 @@ class RunReport:
             f"  time: {each:.2f} s per step, the first {first:.2f} s, {whole:.1f} s in all",
         ]
         if on_gpu:
-            peak, estimate = torch.cuda.max_memory_allocated(device), model.memory_of_call(shape[0], layout.tokens)
+            peak, estimate = (
+                torch.cuda.max_memory_allocated(device),
+                patcher.model.memory_of_call(shape[0], layout.tokens),
+            )
             lines.append(
                 f"  memory: peak {peak / GIB:.1f} GiB on the GPU, {(peak - before) / GIB:.2f} GiB of it above "
                 f"the {before / GIB:.1f} GiB that lay there before, estimated {estimate / GIB:.2f} GiB"
             )
+        lines += [f"  LoRA: {line}" for line in loras_of(patcher)]
         lines.append(f"  done without: {'; '.join(plan.reasons) or 'nothing'}")
         self.text = "\n".join(lines)
         logging.info(self.text)
@@ -130,7 +135,7 @@ def _sample_and_report(executor, guider, sigmas, extra_args, callback, noise, *a
     if steps < 1 or torch.is_grad_enabled():  # training comes this way too
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
     try:
-        with report.run(guider.inner_model, steps, step_times):
+        with report.run(guider.model_patcher, steps, step_times):
             return executor(guider, sigmas, extra_args, each_step, noise, *args, **kwargs)
     except Exception as error:
         explained = explain(

@@ -6,12 +6,14 @@ import shutil
 import comfy_library  # noqa: F401  (before anything of ComfyUI)
 import host
 import pytest
+import sampling
 import tiny_models
 import torch
 from safetensors.torch import load_file
 
 import comfy.sd
 from liveditor.liveditor_core.model import registration
+from liveditor.liveditor_core.model.registration import SOURCE_KEY
 from liveditor.liveditor_core.sampling import flow_unipc
 
 registration.register()
@@ -80,3 +82,17 @@ def tiny_model(library, tiny_model_path):
 def golden():
     """The golden tensors of one case: function of its name."""
     return lambda name: load_file(host.PACK / "tests" / "golden" / f"{name}.safetensors")
+
+
+@pytest.fixture
+def latent():
+    return torch.randn(
+        1, 16, sampling.FRAMES, sampling.HEIGHT, sampling.WIDTH, generator=torch.Generator().manual_seed(1)
+    )
+
+
+@pytest.fixture
+def conditioning(latent):
+    """Positive and negative with the source attached."""
+    text = torch.randn(2, 1, 77, 4096, generator=torch.Generator().manual_seed(2))
+    return [[[t, {SOURCE_KEY: latent}]] for t in text]

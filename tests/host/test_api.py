@@ -347,6 +347,12 @@ def test_another_vae(client, edit_prompt):
     refused(client, edit_prompt, "pixel_space")
 
 
+def test_a_file_that_is_no_vae_is_named(client, edit_prompt):
+    save_file({"weight": torch.zeros(4)}, MODELS / "vae" / "no_vae.safetensors")
+    set_inputs(edit_prompt, "LoadLIVEditor", vae="no_vae.safetensors")
+    refused(client, edit_prompt, "no_vae.safetensors: must be a VAE", "Choose wan_2.1_vae.safetensors")
+
+
 def test_missing_source_on_one_conditioning(client, edit_prompt):
     sampler = edit_prompt[key_of(edit_prompt, "LIVEditSampler")]["inputs"]
     source = key_of(edit_prompt, "EncodeSourceVideo")

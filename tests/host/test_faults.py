@@ -1,5 +1,6 @@
 """What goes wrong in the middle of things: a clear message, the server alive, the next prompt runs."""
 
+import copy
 import os
 import threading
 import time
@@ -95,6 +96,24 @@ def test_failures_in_the_middle_of_a_step(server, client, edit_prompt, fault, wo
     assert np.abs(edited(client, edit_prompt) - expected).mean() > 8
     sampler["seed"] = 42
     assert np.abs(edited(client, edit_prompt) - expected).mean() < 5
+
+
+def test_a_failed_prompt_leaks_nothing(server, client, edit_prompt):
+    """The host warns of a leak after every prompt, and evicts the weights no more, where a clone died with its
+    parent.
+    """
+    begun = len(server.log_text())
+    model = edit_prompt[key_of(edit_prompt, "LIVEditSampler")]["inputs"]["model"]
+    for seed in range(3):
+        failing, good = copy.deepcopy(edit_prompt), copy.deepcopy(edit_prompt)
+        failing["fault"] = {"class_type": "FailInSampling", "inputs": {"model": model, "fault": "any", "step": 1}}
+        set_inputs(failing, "LIVEditSampler", model=["fault", 0], seed=seed)
+        with pytest.raises(host.WorkflowFailed, match="any other failure"):
+            client.run(failing)
+        good["garbage"] = {"class_type": "CollectGarbage", "inputs": {"model": model, "time": seed}}
+        set_inputs(good, "LIVEditSampler", model=["garbage", 0], seed=seed)
+        client.run(good)
+    assert "memory leak" not in server.log_text()[begun:].lower()
 
 
 def test_interrupt_with_another_prompt_queued(client, edit_prompt):

@@ -1,10 +1,13 @@
 """A node for tests: copied into the test server's custom_nodes, it makes a MODEL fail in the middle of a step."""
 
+import gc
+
 import torch
 
 from comfy_api.latest import ComfyExtension, io
 
 FAULTS = {
+    "any": lambda: RuntimeError("any other failure"),
     "out of memory": lambda: torch.cuda.OutOfMemoryError(
         "Allocation on device 0 would exceed allowed memory. (out of memory)"
     ),
@@ -40,9 +43,27 @@ class FailInSampling(io.ComfyNode):
         return io.NodeOutput(model)
 
 
+class CollectGarbage(io.ComfyNode):
+    """As the host does when it has been idle for ten seconds."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CollectGarbage",
+            category="testing",
+            inputs=[io.Model.Input("model"), io.Int.Input("time")],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, time) -> io.NodeOutput:
+        gc.collect()
+        return io.NodeOutput(model)
+
+
 class Faults(ComfyExtension):
     async def get_node_list(self):
-        return [FailInSampling]
+        return [FailInSampling, CollectGarbage]
 
 
 async def comfy_entrypoint():

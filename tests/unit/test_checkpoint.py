@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from liveditor.liveditor_core.checkpoint import download, read
 from liveditor.liveditor_core.checkpoint import weights as weight_names
 from liveditor.liveditor_core.checkpoint.__main__ import main
-from liveditor.liveditor_core.checkpoint.check import check_liveditor
+from liveditor.liveditor_core.checkpoint.check import check_liveditor, check_text_encoder
 from liveditor.liveditor_core.checkpoint.convert import convert_checkpoint
 from liveditor.liveditor_core.checkpoint.weights import CheckpointError
 
@@ -285,3 +285,47 @@ def test_download_asks_the_hub_for_the_published_file(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     assert download.download(tmp_path) == "path"
     assert asked == [(("sst12345/liveditor", "liveditor_ckpt.bin"), {"local_dir": tmp_path})]
+
+
+@pytest.mark.parametrize(
+    "key, kind",
+    [
+        ("blocks.0.attn.q.weight", "UMT5-XXL as WanVideoWrapper and the Wan repository keep it"),
+        ("encoder.block.0.layer.0.SelfAttention.q.weight", "T5-XXL, of Flux"),
+        ("text_model.encoder.layers.0.self_attn.q_proj.weight", "a CLIP"),
+        ("model.layers.0.self_attn.q_proj.weight", "a language model"),
+        ("head.modulation", "no text encoder that is known here"),
+    ],
+)
+def test_other_text_encoders_are_named(tmp_path, key, kind):
+    """A file called umt5-xxl may be of the other Wan wrapper, which keeps it in another layout."""
+    save_file({key: torch.zeros(1)}, tmp_path / "umt5-xxl-enc-bf16.safetensors")
+    with pytest.raises(CheckpointError) as refused:
+        check_text_encoder(tmp_path / "umt5-xxl-enc-bf16.safetensors")
+    for words in (
+        "umt5-xxl-enc-bf16.safetensors: needs the UMT5-XXL",
+        f"got {kind}",
+        "Choose umt5_xxl_fp8_e4m3fn_scaled",
+    ):
+        assert words in str(refused.value)
+
+
+def test_umt5_and_the_small_text_encoder_pass(tmp_path):
+    umt5 = [
+        f"encoder.block.{i}.layer.0.SelfAttention.{x}"
+        for i in (0, 1)
+        for x in ("q.weight", "relative_attention_bias.weight")
+    ]
+    save_file({key: torch.zeros(1) for key in umt5}, tmp_path / "umt5.safetensors")
+    save_file({"spiece_model": torch.zeros(1)}, tmp_path / "small.safetensors", {"liveditor_text_encoder": "{}"})
+    for name in ("umt5", "small"):
+        assert check_text_encoder(tmp_path / f"{name}.safetensors")["keys"]
+
+
+def test_files_that_are_no_safetensors_lead_to_the_right_remedy(tmp_path):
+    for name in ("model.bin", "encoder.pth"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="Convert the published file first"):
+        check_liveditor(tmp_path / "model.bin")
+    with pytest.raises(CheckpointError, match="got .pth. Choose a safetensors file"):
+        check_text_encoder(tmp_path / "encoder.pth")

@@ -1,0 +1,48 @@
+"""Sampling with a tiny MODEL through the host, as its nodes do it."""
+
+import torch
+
+import comfy.patcher_extension
+import nodes as host_nodes
+from liveditor.liveditor_core.footage.source_video import SourceVideo
+from liveditor.liveditor_core.model.registration import SOURCE_KEY
+
+FRAMES, HEIGHT, WIDTH = 5, 20, 28  # latent; 700 tokens a stream: 10 whole target blocks and tails
+STEPS = 2
+
+
+def sample(model, conditioning, latent, sampler="flow_unipc", scheduler="wan_flow", cfg=2.5, steps=STEPS, seed=7):
+    empty = {"samples": torch.zeros_like(latent)}
+    out = host_nodes.KSampler().sample(model, seed, steps, cfg, sampler, scheduler, *conditioning, empty)[0]["samples"]
+    assert out.shape == latent.shape and torch.isfinite(out).all()
+    return out
+
+
+def recording(model, record):
+    """A clone that hands every call of the transformer to `record` (x, source)."""
+
+    def wrapper(executor, x, *args, **kwargs):
+        record(x, kwargs[SOURCE_KEY])
+        return executor(x, *args, **kwargs)
+
+    model = model.clone()
+    model.add_wrapper(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, wrapper)
+    return model
+
+
+def source_video(latent, frames=None):
+    return SourceVideo(
+        latent=latent,
+        width=WIDTH * 8,
+        height=HEIGHT * 8,
+        frames=17,
+        fps=16,
+        original_width=WIDTH * 8,
+        original_height=HEIGHT * 8,
+        original_frames=17,
+        original_fps=16,
+        first_frame=0,
+        fit="crop",
+        audio=None,
+        read_original=lambda: frames,
+    )
