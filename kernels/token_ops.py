@@ -18,9 +18,9 @@ def _kernels(x, *others):
     dtypes = {tensor.dtype for tensor in (x, *others) if tensor is not None}
     if not dtypes <= {torch.float32, *HALF} or unavailable_reason("triton", x.device) is not None:
         return None
-    from . import triton_token_ops
+    from .triton_backend import token_ops
 
-    return triton_token_ops
+    return token_ops
 
 
 def add_and_normalise(x, update=None, *, gate=None, scale, shift, eps, dtype, in_place=False):

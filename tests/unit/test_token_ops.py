@@ -3,6 +3,8 @@
 The plain ones against the host-independent definition, the Triton ones against the plain ones.
 """
 
+import types
+
 import pytest
 import token_op_checks
 import torch
@@ -13,6 +15,15 @@ from liveditor.kernels import token_ops
 triton = pytest.importorskip("triton", reason="Triton has no wheel for this system")
 
 from liveditor.kernels.triton_backend import token_ops as triton_token_ops  # noqa: E402
+
+
+def test_the_triton_kernels_are_found_where_they_can_run(monkeypatch):
+    """As far as this can be seen without a GPU: a tensor that says it lies on one."""
+    monkeypatch.setattr(token_ops, "unavailable_reason", lambda name, device: None)
+    x = types.SimpleNamespace(device=torch.device("cuda", 0), shape=(1, 70, 256), dtype=torch.float32)
+    with torch.inference_mode():
+        assert token_ops._kernels(x) is triton_token_ops
+    assert token_ops._kernels(x) is None, "training needs gradients"
 
 
 def test_the_plain_operations():
