@@ -7,7 +7,7 @@ import logging
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .dispatch import HALF, gpu_family
+from .dispatch import HALF, gpu_family, raise_out_of_memory
 
 
 def _sdpa(q, k, v):
@@ -68,6 +68,7 @@ def _works(name, device):
         try:  # importing them tells nothing: only a call shows that they know this GPU
             FUNCTIONS[name](*torch.zeros(3, 1, 1, 128, 128, dtype=torch.bfloat16, device=device))
         except Exception as error:  # not installed, or not for this GPU, CUDA or torch
+            raise_out_of_memory(error)
             if not isinstance(error, ModuleNotFoundError):
                 logging.info(f"LIVEditor: {name} is installed but does not work here: {type(error).__name__}: {error}")
             return False

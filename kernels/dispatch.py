@@ -77,8 +77,22 @@ def unavailable_reason(name, device, dtype=torch.bfloat16, head_dim=128):
         if name == "triton":  # it imports anywhere, but builds its launchers with the machine's C compiler
             module.block_means(torch.zeros(1, 1, 64, head_dim, dtype=dtype, device=device), target=64)
     except Exception as error:  # whatever a foreign package raises when it does not fit its surroundings
+        raise_out_of_memory(error)
         return f"the Python package {name} does not work here: {type(error).__name__}: {error}"
     return None
+
+
+def raise_out_of_memory(error):
+    """Raise what a probe met if that was a full GPU: it says nothing of what can run, so it must not be remembered.
+
+    The host frees memory for PyTorch's own errors, so those of other packages become one.
+    """
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        raise error
+    if "out of memory" in str(error).lower().replace("_", " "):
+        if isinstance(error, getattr(torch, "AcceleratorError", ())):
+            raise error
+        raise torch.cuda.OutOfMemoryError(str(error)) from error
 
 
 def _has_nvcc():

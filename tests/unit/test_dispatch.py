@@ -1,5 +1,7 @@
 """Which backend is chosen, and what is said about those that are not."""
 
+import types
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from liveditor.kernels import (
     BackendUnavailable,
     available_dense_attention,
     choose_backend,
+    dense,
     dense_attention,
     dispatch,
     sparse_from_tokens,
@@ -35,19 +38,24 @@ def test_auto_falls_back_and_says_why():
     )
 
 
+CACHED = (dispatch.gpu_family, dispatch.unavailable_reason, dispatch.choose_backend, dense.available)
+
+
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU of a given capability, as far as the choice can see."""
+    """A GPU of a given capability, as far as the choice can see; what is put there lies on the CPU."""
+    zeros = torch.zeros
 
     def make(*capability):
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
-        for function in (dispatch.gpu_family, dispatch.unavailable_reason, dispatch.choose_backend):
+        monkeypatch.setattr(torch, "zeros", lambda *shape, device=None, **kwargs: zeros(*shape, **kwargs))
+        for function in CACHED:
             function.cache_clear()
         return torch.device("cuda", 0)
 
     yield make
-    for function in (dispatch.gpu_family, dispatch.unavailable_reason, dispatch.choose_backend):
+    for function in CACHED:
         function.cache_clear()
 
 
@@ -86,6 +94,63 @@ def test_a_package_that_breaks_at_import_is_a_reason(gpu, monkeypatch):
         dispatch.unavailable_reason("triton", gpu(9, 0))
         == "the Python package triton does not work here: OSError: wrong CUDA"
     )
+
+
+FULL = {
+    "torch": torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
+    "triton": RuntimeError("Triton Error [CUDA]: out of memory"),
+    "driver": RuntimeError("CUDA_ERROR_OUT_OF_MEMORY (2)"),
+    "launch": torch.AcceleratorError("CUDA error: out of memory"),
+}
+MAKES_ROOM = torch.cuda.OutOfMemoryError, torch.AcceleratorError  # for these the host frees memory
+
+
+@pytest.fixture(params=FULL.values(), ids=FULL)
+def full_once(request):
+    """Makes a function that works fail the first time, for want of memory."""
+
+    def make(function):
+        errors = [request.param]
+
+        def call(*args, **kwargs):
+            if errors:
+                raise errors.pop()
+            return function(*args, **kwargs)
+
+        return call
+
+    return make
+
+
+def test_a_backend_that_met_a_full_gpu_is_asked_again(gpu, full_once, monkeypatch):
+    module = types.SimpleNamespace(block_means=full_once(lambda x, target: x))
+    monkeypatch.setattr(dispatch.importlib, "import_module", lambda *_: module)
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: object())
+    device = gpu(9, 0)
+    with pytest.raises(MAKES_ROOM):
+        choose_backend("auto", device, torch.bfloat16, 128)
+    assert choose_backend("auto", device, torch.bfloat16, 128).name == "triton"
+
+
+def test_a_dense_kernel_that_met_a_full_gpu_is_asked_again(gpu, full_once, monkeypatch):
+    monkeypatch.setitem(dense.FUNCTIONS, "flash-attn-4", full_once(lambda q, k, v: q))
+    device = gpu(9, 0)
+    with pytest.raises(MAKES_ROOM):
+        available_dense_attention(device)
+    assert available_dense_attention(device)[0] == "flash-attn-4"
+
+
+def test_a_dense_kernel_that_does_not_fit_is_not_asked_again(gpu, monkeypatch):
+    asked = []
+
+    def broken(q, k, v):
+        asked.append(q)
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setitem(dense.FUNCTIONS, "flash-attn-4", broken)
+    device = gpu(9, 0)
+    assert "flash-attn-4" not in available_dense_attention(device) + available_dense_attention(device)
+    assert len(asked) == 1
 
 
 def plan(layout, **settings):
