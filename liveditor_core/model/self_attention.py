@@ -80,19 +80,19 @@ class LIVEditorCrossAttention(WanT2VCrossAttention):
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return super().forward(x, context, transformer_options=transformer_options, **kwargs)
         q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(context)), self.v(context)
-        _, attend = choose_dense_attention(transformer_options, q.device, q.dtype)
+        dense = choose_dense_attention(transformer_options, q.device, q.dtype)
         q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))
-        return self.o(attend(q, k, v).transpose(1, 2).flatten(2))
+        return self.o(dense.attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 @torch.compiler.disable
 def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed):
     """Outside compiled graphs: they drop guards on transformer_options, so a changed setting would not reach them."""
     config = SparseAttentionConfig.from_options(transformer_options)
-    dense_kernel, dense = choose_dense_attention(transformer_options, q.device, q.dtype)
+    dense = choose_dense_attention(transformer_options, q.device, q.dtype)
     record = transformer_options.get(RECORD_KEY)
     watch = None if record is None else record.watch(transformer_options, layout)
-    with pause_malloc_graph(), torch.cuda.device_of(q), followed(transformer_options, q, layout, config, dense_kernel):
+    with pause_malloc_graph(), torch.cuda.device_of(q), followed(transformer_options, q, layout, config, dense.name):
         return in_context_sparse_attention(
             q,
             k,
@@ -100,7 +100,7 @@ def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed):
             gate,
             layout=layout,
             config=config,
-            dense_attention=dense,
+            dense_attention=dense.attend,
             out=None if keep_q else q,
             needed=needed,
             watch=watch,

@@ -27,11 +27,10 @@ def settings_report(model, config, latent_size):
         "head_dim": diffusion_model.dim // diffusion_model.num_heads,
     }
     plan = plan_attention(**where)
-    dense_kernel, _ = choose_dense_attention(model.model_options["transformer_options"], device, dtype)
+    dense = choose_dense_attention(model.model_options["transformer_options"], device, dtype)
     return "\n".join(
         (
-            f"attention: {'dense' if plan.dense_everywhere else plan.backend} on {device}, dense half by "
-            f"{dense_kernel}",
+            f"attention: {'dense' if plan.dense_everywhere else plan.backend} on {device}, dense half by {dense.name}",
             *plan.reasons,
             f"compute: {compute_left(**where):.1%} of dense attention",
             f"tokens: {2 * tokens:,}, half of them the source",

@@ -192,7 +192,7 @@ def main():
     what, size = options.what.split(","), (options.dim, options.ffn, options.layers)
     print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, weights {options.weights}; dense half by "
-        f"{choose_dense_attention({}, DEVICE, torch.bfloat16)[0]}",
+        f"{choose_dense_attention({}, DEVICE, torch.bfloat16).name}",
         flush=True,
     )
     rows = []

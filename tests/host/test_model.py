@@ -402,6 +402,18 @@ def test_every_run_reports_its_attention(tiny_model, conditioning, latent, caplo
     assert OPTIONS_KEY not in tiny_model.model_options["transformer_options"]
 
 
+def test_reports_name_the_attention_that_a_node_chose(tiny_model, conditioning, latent, caplog):
+    def attention_of_a_node(function, *args, **kwargs):
+        return function(*args, **kwargs)
+
+    tiny_model.model_options["transformer_options"]["optimized_attention_override"] = attention_of_a_node
+    model, text = settings_node(tiny_model).result
+    assert "dense half by attention_of_a_node (chosen by a node)" in text
+    with caplog.at_level(logging.INFO):
+        sample(model, conditioning, latent)
+    assert any("dense half by attention_of_a_node (chosen by a node), 0." in r.message for r in caplog.records)
+
+
 def test_settings_report_backend_compute_and_tokens(tiny_model):
     text = settings_node(tiny_model)[1]
     assert (
