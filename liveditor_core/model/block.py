@@ -10,7 +10,7 @@ import torch
 import comfy.model_management
 from comfy.ldm.wan.model import WanAttentionBlock, repeat_e
 
-from ...kernels import token_ops
+from . import foreign_launches
 from .layers import FeedForward, affine
 from .self_attention import LIVEditorCrossAttention, LIVEditorSelfAttention
 
@@ -90,7 +90,7 @@ class LIVEditorBlock(WanAttentionBlock):
         e = comfy.model_management.cast_to(self.modulation, torch.float32, x.device).unsqueeze(0) + e
         time = Modulation(*(repeat_e(vector, x) for vector in e.unbind(2)))
         y = [
-            token_ops.add_and_normalise(
+            foreign_launches.add_and_normalise(
                 x, scale=1 + time.attention_scale, shift=time.attention_shift, eps=self.eps, dtype=dtype
             )[1]
         ]
@@ -114,7 +114,7 @@ class LIVEditorBlock(WanAttentionBlock):
         """
         dtype = context.dtype
         with affine(self.norm3, x.device) as (scale, shift):
-            x, y = token_ops.add_and_normalise(
+            x, y = foreign_launches.add_and_normalise(
                 x,
                 update,
                 gate=time.attention_gate,
@@ -127,10 +127,10 @@ class LIVEditorBlock(WanAttentionBlock):
         update = self.cross_attn(y, context, transformer_options=transformer_options)
         patches = transformer_options.get("patches", {}).get("attn2_patch", [])
         if patches:
-            x, update = token_ops.add(x, update), None
+            x, update = foreign_launches.add(x, update), None
         for patch in patches:
             x = patch({"x": x, "transformer_options": transformer_options})
-        x, y = token_ops.add_and_normalise(
+        x, y = foreign_launches.add_and_normalise(
             x,
             update,
             scale=1 + time.feed_forward_scale,
@@ -140,4 +140,4 @@ class LIVEditorBlock(WanAttentionBlock):
             in_place=in_place,
         )
         del update
-        return token_ops.add(x, self.ffn(y), gate=time.feed_forward_gate, in_place=in_place)
+        return foreign_launches.add(x, self.ffn(y), gate=time.feed_forward_gate, in_place=in_place)

@@ -1,27 +1,20 @@
 """Attention within a block: over target and source tokens with the pooled residual, and to the text."""
 
-import contextlib
-
 import torch
 
 from comfy.ldm.wan.model import WanSelfAttention, WanT2VCrossAttention
 
-from ...kernels import token_ops
 from ..attention.config import SparseAttentionConfig
 from ..attention.observers import RECORD_KEY, followed
 from ..attention.sparse_attention import in_context_sparse_attention
 from .dense_attention import choose_dense_attention
+from .foreign_launches import normalise_and_rotate, unrecorded
 from .layers import affine, cast_weights_to_input
-
-try:  # newer hosts record allocations into a graph, which launches of foreign kernels must stay out of
-    from comfy.model_prefetch import pause_malloc_graph
-except ImportError:
-    pause_malloc_graph = contextlib.nullcontext
 
 
 def _rotated(x, norm, freqs):
     with affine(norm, x.device) as (weight, _):
-        return token_ops.normalise_and_rotate(x, weight=weight, rotations=freqs, eps=norm.eps)
+        return normalise_and_rotate(x, weight=weight, rotations=freqs, eps=norm.eps)
 
 
 class LIVEditorSelfAttention(WanSelfAttention):
@@ -82,17 +75,19 @@ class LIVEditorCrossAttention(WanT2VCrossAttention):
         q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(context)), self.v(context)
         dense = choose_dense_attention(transformer_options, q.device, q.dtype)
         q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))
-        return self.o(dense.attend(q, k, v).transpose(1, 2).flatten(2))
+        attend = unrecorded(dense.attend) if dense.is_ours else dense.attend
+        return self.o(attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 @torch.compiler.disable
+@unrecorded
 def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed):
     """Outside compiled graphs: they drop guards on transformer_options, so a changed setting would not reach them."""
     config = SparseAttentionConfig.from_options(transformer_options)
     dense = choose_dense_attention(transformer_options, q.device, q.dtype)
     record = transformer_options.get(RECORD_KEY)
     watch = None if record is None else record.watch(transformer_options, layout)
-    with pause_malloc_graph(), torch.cuda.device_of(q), followed(transformer_options, q, layout, config, dense.name):
+    with torch.cuda.device_of(q), followed(transformer_options, q, layout, config, dense.name):
         return in_context_sparse_attention(
             q,
             k,
