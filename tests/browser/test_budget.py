@@ -5,7 +5,7 @@ Presets and the readout while values are dragged, in both renderers and language
 
 import host
 import pytest
-from canvas import open_workflow
+from canvas import RENDERERS, bring_into_view, open_workflow, renderer, set_setting
 
 from liveditor.liveditor_core.attention.config import SparseAttentionConfig
 from liveditor.liveditor_core.attention.token_layout import TokenLayout
@@ -23,23 +23,14 @@ def set_value(page, name, value):
     page.evaluate(f"([name, value]) => {{ {NODE}.widgets.find(w => w.name === name).value = value }}", [name, value])
 
 
-def set_setting(page, name, value):
-    page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
-
-
-@pytest.fixture(params=[False, True], ids=["canvas", "nodes 2.0"])
+@pytest.fixture(params=RENDERERS)
 def settings_node(page, request):
     """The node in view, by either renderer."""
-    set_setting(page, "Comfy.VueNodes.Enabled", request.param)
-    open_workflow(page, WORKFLOW)
-    page.evaluate(
-        f"() => {{ const node = {NODE}; app.canvas.setZoom?.(1.6); app.canvas.ds.scale = 1.6; "
-        "app.canvas.centerOnNode(node); app.canvas.setDirty(true, true); }}"
-    )
-    page.wait_for_selector(READOUT, timeout=10_000)
-    page.wait_for_timeout(500)
-    yield page
-    set_setting(page, "Comfy.VueNodes.Enabled", False)
+    with renderer(page, request.param):
+        open_workflow(page, WORKFLOW)
+        bring_into_view(page, "SparseAttentionSettings", 1.6)
+        page.wait_for_selector(READOUT, timeout=10_000)
+        yield page
 
 
 def readout(page, contains=""):
@@ -62,8 +53,8 @@ def test_the_readout_and_the_presets(settings_node):
         ("Released", {"sar": 0.0625, "srr": 0.125, "flat_ratio": 0.5, "backend": "auto"}),
     ):
         page.evaluate(
-            f"preset => {{ const w = {NODE}.widgets.find(w => w.name === 'preset'); w.value = preset; "
-            "w.callback(preset); }}",
+            f"preset => {{ const w = {NODE}.widgets.find(w => w.name === 'preset'); "
+            f"w.value = preset; w.callback(preset); }}",
             preset,
         )
         assert expected.items() <= values(page).items()
