@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension
 
 from ..liveditor_core.model import registration
 from ..liveditor_core.sampling import flow_unipc
+from . import old_ids
 from .compare_videos import CompareVideos
 from .decode_video import DecodeVideo
 from .encode_source_video import EncodeSourceVideo
@@ -24,6 +25,7 @@ class LIVEditorExtension(ComfyExtension):
     async def on_load(self):
         registration.register()
         flow_unipc.register()
+        await old_ids.register()
         for folder in MODELS.iterdir():
             folder_paths.add_model_folder_path(folder.name, str(folder))
 

@@ -16,7 +16,7 @@ class CompareVideos(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="CompareVideos",
+            node_id="LIVEditCompareVideos",
             display_name=NAME,
             category=CATEGORY,
             description="Play the source and the edit together, frame by frame, with a border to drag between them; "

@@ -14,7 +14,7 @@ class InspectAttention(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="InspectAttention",
+            node_id="LIVEditInspectAttention",
             display_name=NAME,
             category=CATEGORY,
             description="See what the edit read: a heat map of the retrieved parts over the source video, and plots of "

@@ -12,7 +12,7 @@ class RecordAttention(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="RecordAttention",
+            node_id="LIVEditRecordAttention",
             display_name=NAME,
             category=CATEGORY,
             description="Let a sampler note what its sparse attention chooses: which parts of the source every head "

@@ -53,7 +53,7 @@ app.registerExtension({
     for (const [key, output] of Object.entries(outputs)) players.get(nodeAt(key))?.(output);
   },
   nodeCreated(node) {
-    if (node.comfyClass !== "CompareVideos") return;
+    if (node.comfyClass !== "LIVEditCompareVideos") return;
     const player = comparePlayer(inLanguage(WORDS));
     const widget = node.addDOMWidget("player", "liveditor_compare", player.root, {
       serialize: false,

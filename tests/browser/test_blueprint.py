@@ -28,7 +28,7 @@ def test_the_blueprint_is_found_and_edits_a_video(page, base):
             for (const [name, value] of Object.entries(values)) node.widgets.find(w =>
                 w.name === name).value = value; return node; };
         const load = add('LoadVideo', {file: 'bikes.mp4'}), save = add('SaveVideo', {}),
-            compare = add('CompareVideos', {});
+            compare = add('LIVEditCompareVideos', {});
         const out = name => edit.outputs.findIndex(o => (o.label ?? o.name) === name);
         load.connect(0, edit, 'video'); edit.connect(out('edited video'), save, 'video');
         edit.connect(out('source'), compare, 'before'); edit.connect(out('edited video'), compare, 'after');

@@ -18,9 +18,9 @@ OWN_NODES = {
     "SparseAttentionSettings",
     "LIVEditSampler",
     "DecodeVideo",
-    "CompareVideos",
-    "RecordAttention",
-    "InspectAttention",
+    "LIVEditCompareVideos",
+    "LIVEditRecordAttention",
+    "LIVEditInspectAttention",
 }
 OPTIONAL = {"EncodeSourceVideo": {"positive", "negative"}, "LIVEditSampler": {"mask"}, "DecodeVideo": {"mask"}}
 # The templates for the 14B, at a size for the small model on a CPU.

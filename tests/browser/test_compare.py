@@ -15,7 +15,7 @@ def player(page, base, request):
     """The demo after a run, its player in view; and the frames of both clips as the file has them, [2, F, H, W, 3]."""
     with renderer(page, request.param):
         open_workflow(page, host.PACK / "workflows" / "liveditor_demo.json")
-        bring_into_view(page, "CompareVideos", 1.2)
+        bring_into_view(page, "LIVEditCompareVideos", 1.2)
         outputs = press_run(page)["outputs"]
         (clip,) = next(output["liveditor_compare"] for output in outputs.values() if "liveditor_compare" in output)
         with av.open(str(base / clip["type"] / clip["subfolder"] / clip["filename"])) as container:
@@ -75,7 +75,7 @@ def test_the_border_is_dragged_and_moved_by_keys(player):
     press(page, "Home")
     at_frame(page, 0)
     box = page.locator(CANVAS).bounding_box()
-    node = page.evaluate("() => [...app.graph.nodes.find(n => n.type === 'CompareVideos').pos]")
+    node = page.evaluate("() => [...app.graph.nodes.find(n => n.type === 'LIVEditCompareVideos').pos]")
     y = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] / 2, y)
     page.mouse.down()
@@ -83,7 +83,7 @@ def test_the_border_is_dragged_and_moved_by_keys(player):
     page.mouse.up()
     almost = np.s_[:, :-12]
     assert apart(pixels(page)[almost], before[0][almost]) < 4
-    assert page.evaluate("() => [...app.graph.nodes.find(n => n.type === 'CompareVideos').pos]") == node, (
+    assert page.evaluate("() => [...app.graph.nodes.find(n => n.type === 'LIVEditCompareVideos').pos]") == node, (
         "the node must stay where it is"
     )
     press(page, *["["] * 50)

@@ -11,8 +11,8 @@ WORDS = {
     for language in ("en", "zh")
 }
 SHOWN_BY = {
-    "RecordAttention": "liveditor_inspect",
-    "InspectAttention": "liveditor_inspect",
+    "LIVEditRecordAttention": "liveditor_inspect",
+    "LIVEditInspectAttention": "liveditor_inspect",
 }  # the others are in the demo
 HELP = ".node-help-content"
 

@@ -25,7 +25,8 @@ def server():
     tiny_models.make_in_subprocess()
     for name in ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"):
         shutil.copy(host.CLIPS / name, host.RUN / "input" / name)
-    shutil.copy(host.PACK / "tests" / "support" / "fault_node.py", host.RUN / "custom_nodes" / "fault_node.py")
+    for name in ("fault_node.py", "same_id_node.py"):
+        shutil.copy(host.PACK / "tests" / "support" / name, host.RUN / "custom_nodes" / name)
     with host.Server(arguments=["--preview-method", "latent2rgb"]) as running:
         yield running
 
@@ -42,7 +43,7 @@ def edit_prompt(client):
     """The shipped main workflow in API format, small enough for a CPU: 9 frames of 64x48, 2 steps."""
     workflow = json.loads((host.PACK / "workflows" / "liveditor_edit.json").read_text(encoding="utf-8"))
     prompt = client.to_api(workflow)
-    host.remove(prompt, "CompareVideos")
+    host.remove(prompt, "LIVEditCompareVideos")
     host.set_inputs(prompt, "LoadVideo", file="carphone_pristine.mp4")
     host.set_inputs(
         prompt,

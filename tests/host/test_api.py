@@ -1,6 +1,7 @@
 """The nodes in a real server, as a user's graph runs them: results, progress, interrupt, and what bad input says."""
 
 import copy
+import json
 import os
 import struct
 import subprocess
@@ -82,6 +83,31 @@ def test_nodes_are_described(client):
             assert rows > len(inputs), f"{language} help of {name} lacks inputs"
     assert "flow_unipc" in info["KSampler"]["input"]["required"]["sampler_name"][0]
     assert "wan_flow" in info["KSampler"]["input"]["required"]["scheduler"][0]
+
+
+def test_a_pack_with_a_node_of_the_same_name(client):
+    """Ids are global: each pack must have its own under it."""
+    info = client.get("object_info")
+    ours, theirs = info["LIVEditCompareVideos"], info["CompareVideos"]
+    assert ours["python_module"] == "custom_nodes.ComfyUI-LIVEditor" and ours["display_name"] == "Compare Videos"
+    assert theirs["display_name"] == "Theirs"
+    prompt = {
+        "theirs": {"class_type": "CompareVideos", "inputs": {"text": "as it was"}, "_meta": {"title": "Theirs"}},
+        "show": {"class_type": "PreviewAny", "inputs": {"source": ["theirs", 0]}},
+    }
+    assert client.run(prompt)["show"]["text"] == ["theirs: as it was"]
+
+
+def test_a_prompt_with_the_ids_of_before(client):
+    workflow = json.loads((host.PACK / "workflows" / "liveditor_inspect.json").read_text(encoding="utf-8"))
+    prompt = client.to_api(workflow)
+    set_inputs(prompt, "LoadVideo", file="carphone_pristine.mp4")
+    set_inputs(prompt, "EncodeSourceVideo", width=128, height=80, max_frames=9)
+    set_inputs(prompt, "LIVEditSampler", steps=2)
+    report = {"class_type": "PreviewAny", "inputs": {"source": [key_of(prompt, "LIVEditInspectAttention"), 3]}}
+    for name in ("RecordAttention", "InspectAttention"):
+        prompt[key_of(prompt, f"LIVEdit{name}")]["class_type"] = name
+    assert "step 2: the most retrieved part" in client.run(prompt | {"report": report})["report"]["text"][0]
 
 
 def test_the_client_script_edits_a_video(client, tmp_path):

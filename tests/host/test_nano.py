@@ -51,7 +51,7 @@ class Demo:
 
     def __init__(self, client):
         self.client, self.prompt = client, client.to_api(WORKFLOW)
-        for class_type in ("CompareVideos", "SaveVideo"):
+        for class_type in ("LIVEditCompareVideos", "SaveVideo"):
             host.remove(self.prompt, class_type)
 
     def edit(self, clip, start, text, grey_source=False, sampler=None, **settings):

@@ -1,5 +1,6 @@
 """The pack as a package: what importing it does, and what ComfyUI's own validators say of it."""
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import host
 import pytest
+
+from comfy_api.latest import io
+from liveditor.nodes import LIVEditorExtension
 
 COMFY, COMFY_TEST = (str(Path(sys.executable).with_name(name)) for name in ("comfy", "comfy-test"))
 
@@ -21,6 +25,13 @@ def test_import_is_quick_and_changes_nothing_of_the_host():
     assert result["nodes"] == 9
     assert result["seconds"] < 0.5
     assert result["events"] == [] and result["changed"] == [] and result["optional"] == []
+
+
+def test_a_host_that_cannot_replace_nodes_has_them_all_the_same(monkeypatch):
+    monkeypatch.delattr(io, "NodeReplace")
+    extension = LIVEditorExtension()
+    asyncio.run(extension.on_load())
+    assert len(asyncio.run(extension.get_node_list())) == 8
 
 
 @pytest.mark.parametrize("path", sorted((host.PACK / "workflows").glob("*.json")), ids=lambda path: path.stem)

@@ -81,7 +81,7 @@ def fill_in(prompt, options, own_models):
     prompt[BOTH] = {
         "class_type": "SaveVideo",
         "inputs": {
-            "video": [host.key_of(prompt, "CompareVideos"), 0],
+            "video": [host.key_of(prompt, "LIVEditCompareVideos"), 0],
             "filename_prefix": "video/LIVEditor_before_after",
             "format": "auto",
             "codec": "auto",

@@ -10,11 +10,12 @@ import sys
 import time
 
 import comfy_library  # noqa: F401
+import server
 
 import comfy.samplers  # noqa: F401
 import comfy_api.latest  # noqa: F401
 import comfy_extras.nodes_model_advanced  # noqa: F401
-import nodes  # noqa: F401  (the host is up before custom nodes are imported)
+import nodes  # noqa: F401
 
 ADDED = {("comfy.k_diffusion.sampling", "sample_flow_unipc")}  # how a sampler becomes known to KSampler
 
@@ -54,6 +55,8 @@ def main(pack):
         elif watching and event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system"):
             events.append(f"{event} {arguments}")
 
+    loop = asyncio.new_event_loop()
+    server.PromptServer(loop)  # the host is up before custom nodes are imported
     before = host_attributes()
     sys.addaudithook(audit)
     start = time.perf_counter()
@@ -66,7 +69,7 @@ def main(pack):
         await extension.on_load()
         return await extension.get_node_list()
 
-    loaded = asyncio.run(load())
+    loaded = loop.run_until_complete(load())
     seconds = time.perf_counter() - start
     watching = False
     after = host_attributes()
