@@ -1,6 +1,6 @@
-"""A ComfyUI in a real browser, for the tests of one file.
+"""A ComfyUI in a real browser: one server and one browser for all of these tests, a page of its own for every file.
 
-Playwright keeps an event loop running, which other tests need for themselves.
+Playwright keeps an event loop running, which tests elsewhere need for themselves: it ends with this package.
 """
 
 import os
@@ -8,6 +8,7 @@ import shutil
 
 import host
 import pytest
+from canvas import opened
 from playwright.sync_api import sync_playwright
 
 CHROMIUM_ARGUMENTS = [
@@ -22,7 +23,7 @@ CHROMIUM_ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def base(tmp_path_factory):
     """A ComfyUI folder of a user who has the models that the workflows name.
 
@@ -44,19 +45,22 @@ def base(tmp_path_factory):
     return base
 
 
-@pytest.fixture(scope="module")
-def page(base):
-    """A browser page with ComfyUI open; it can reach nothing but this machine."""
-    with host.Server(base=base) as server, sync_playwright() as playwright:
-        server.client.post("api/settings/Comfy.TutorialCompleted", True)
+@pytest.fixture(scope="package")
+def server(base):
+    """It keeps what it computed, so that a graph that ran in one renderer need not be computed for the other."""
+    with host.Server(base=base, arguments=["--cache-lru", "200"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def browser():
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=os.environ["LIVEDITOR_CHROMIUM"], args=CHROMIUM_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1680, "height": 1050})
-        local = (f"http://127.0.0.1:{server.port}/", "data:", "blob:")
-        page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(local) else route.abort())
-        page.client = server.client
-        page.goto(local[0])
-        page.wait_for_function("window.app?.extensionManager && window.app.canvas", timeout=60_000)
-        page.wait_for_selector(".p-blockui-mask", state="hidden")
-        page.wait_for_selector("#graph-canvas")
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser, server):
+    with opened(browser, server) as page:
+        yield page

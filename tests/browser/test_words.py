@@ -4,7 +4,7 @@ import json
 
 import host
 import pytest
-from canvas import bring_into_view, open_workflow, set_setting
+from canvas import bring_into_view, open_workflow, opened
 
 WORDS = {
     language: json.loads((host.PACK / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
@@ -18,24 +18,17 @@ HELP = ".node-help-content"
 
 
 @pytest.fixture(scope="module", params=WORDS)
-def language(page, request):
+def page(browser, server, request):
     """A page that was opened by a user of this language."""
-
-    def reopen(language):
-        set_setting(page, "Comfy.Locale", language)
-        page.wait_for_timeout(500)
-        page.reload()
-        page.wait_for_function("window.app?.extensionManager && window.app.canvas", timeout=60_000)
-        page.wait_for_selector(".p-blockui-mask", state="hidden")
-
-    reopen(request.param)
-    yield request.param
-    reopen("en")
+    settings = {"Comfy.TutorialCompleted": True, "Comfy.Locale": request.param}
+    with opened(browser, server, settings) as page:
+        page.language = request.param
+        yield page
 
 
 @pytest.mark.parametrize("node_type", WORDS["en"])
-def test_labels_and_help(page, language, node_type):
-    words = WORDS[language][node_type]
+def test_labels_and_help(page, node_type):
+    words = WORDS[page.language][node_type]
     open_workflow(page, host.PACK / "workflows" / f"{SHOWN_BY.get(node_type, 'liveditor_demo')}.json")
     bring_into_view(page, node_type)
     title, inputs = page.evaluate(
@@ -63,9 +56,9 @@ def test_labels_and_help(page, language, node_type):
     )
 
 
-def test_english_words_are_those_of_the_nodes(page):
+def test_english_words_are_those_of_the_nodes(server):
     """The file for translators repeats what the nodes say themselves."""
-    info = page.client.get("object_info")
+    info = server.client.get("object_info")
     for name, words in WORDS["en"].items():
         node = info[name]
         inputs = {

@@ -2,9 +2,34 @@
 
 import contextlib
 import json
+import shutil
 import time
 
 RENDERERS = {"canvas": False, "nodes 2.0": True}
+
+
+@contextlib.contextmanager
+def opened(browser, server, settings=None):
+    """A page of ComfyUI in a browser that was never there before, on settings of its own; it reaches this machine only.
+
+    `settings` are what the user changed: by default, that he has seen the tutorial.
+    """
+    shutil.rmtree(server.base / "user" / "default", ignore_errors=True)
+    for name, value in ({"Comfy.TutorialCompleted": True} if settings is None else settings).items():
+        server.client.post(f"api/settings/{name}", value)
+    page = browser.new_page(viewport={"width": 1680, "height": 1050})
+    address = f"http://{server.client.address}/"
+    local = (address, "data:", "blob:")
+    page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(local) else route.abort())
+    page.client = server.client
+    page.goto(address)
+    page.wait_for_function("window.app?.extensionManager && window.app.canvas", timeout=60_000)
+    page.wait_for_selector(".p-blockui-mask", state="hidden")
+    page.wait_for_selector("#graph-canvas")
+    try:
+        yield page
+    finally:
+        page.close()
 
 
 def set_setting(page, name, value):

@@ -29,7 +29,8 @@ class Server:
 
     def __init__(self, port=None, base=RUN, arguments=()):
         self.port = port or _free_port()
-        self.log = Path(base) / f"server-{self.port}.log"
+        self.base = Path(base)
+        self.log = self.base / f"server-{self.port}.log"
         cpu = [] if _has_cuda() else ["--cpu"]
         self._command = [
             sys.executable,
