@@ -16,8 +16,8 @@ def test_the_blueprint_is_found_and_edits_a_video(page, base):
     page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     page.wait_for_function("() => app.graph.nodes.length === 0")
     page.mouse.dblclick(900, 500)
-    page.keyboard.type("edit video liveditor", delay=20)
-    page.wait_for_timeout(1500)
+    page.get_by_role("combobox").fill("edit video liveditor")
+    page.get_by_role("option").first.filter(has_text=NAME).wait_for()
     page.keyboard.press("Enter")
     page.wait_for_function("() => app.graph.nodes.length === 1")
     assert page.evaluate("() => [app.graph.nodes[0].title, app.graph.nodes[0].isSubgraphNode()]") == [NAME, True]

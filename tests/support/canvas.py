@@ -23,7 +23,7 @@ def opened(browser, server, settings=None):
     page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(local) else route.abort())
     page.client = server.client
     page.goto(address)
-    page.wait_for_function("window.app?.extensionManager && window.app.canvas", timeout=60_000)
+    page.wait_for_function("window.app?.extensionManager?.workflow?.activeWorkflow && app.canvas", timeout=60_000)
     page.wait_for_selector(".p-blockui-mask", state="hidden")
     page.wait_for_selector("#graph-canvas")
     try:
