@@ -7,7 +7,7 @@
 from . import token_ops
 from .dense import available as available_dense_attention
 from .dense import dense_attention
-from .dispatch import BackendUnavailable, choose_backend, sparse_from_tokens
+from .dispatch import BackendUnavailable, choose_backend, is_measured, sparse_from_tokens
 from .reference import SparseBlocks
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "available_dense_attention",
     "choose_backend",
     "dense_attention",
+    "is_measured",
     "sparse_from_tokens",
     "token_ops",
 ]

@@ -136,7 +136,16 @@ def choose_backend(name, device, dtype, head_dim):
     return Choice(candidate, importlib.import_module(MODULES[candidate], __package__), reasons)
 
 
-def sparse_from_tokens(device):
-    """From how many tokens on sparse attention is faster than dense on a device, as measured; 0 where nothing was."""
+def sparse_from_tokens(device, backend):
+    """From how many tokens on sparse attention by a backend is faster than dense on a device.
+
+    None where it was never seen to be.
+    """
     _, family = gpu_family(device)
-    return family["sparse_from_tokens"] if family else 0
+    return family["sparse_from_tokens"][backend] if family else None
+
+
+def is_measured(device):
+    """Whether what is known of a GPU was measured on its family, not taken from another."""
+    _, family = gpu_family(device)
+    return family is not None and family["measured"] is not None

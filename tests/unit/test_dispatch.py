@@ -15,7 +15,7 @@ from liveditor.kernels import (
     sparse_from_tokens,
 )
 from liveditor.liveditor_core.attention.config import SparseAttentionConfig
-from liveditor.liveditor_core.attention.plan import plan_attention
+from liveditor.liveditor_core.attention.plan import plan_attention, speed_of
 from liveditor.liveditor_core.attention.token_layout import TokenLayout
 
 CPU = torch.device("cpu")
@@ -74,7 +74,9 @@ def gpu(monkeypatch):
 def test_families(gpu, capability, family):
     device = gpu(*capability)
     assert dispatch.gpu_family(device)[0] == family
-    assert (sparse_from_tokens(device) > 0) == (family is not None)
+    for backend in ("triton", "tilelang"):
+        assert (sparse_from_tokens(device, backend) is not None) == (family is not None)
+    assert sparse_from_tokens(device, "pytorch") is None, "never seen to be faster than dense on a GPU"
 
 
 def test_reasons_by_dtype_head_dim_and_age(gpu):
@@ -153,22 +155,61 @@ def test_a_dense_kernel_that_does_not_fit_is_not_asked_again(gpu, monkeypatch):
     assert len(asked) == 1
 
 
-def plan(layout, **settings):
+def plan(layout, device=CPU, dtype=torch.float32, **settings):
     return plan_attention(
-        layout=layout, config=SparseAttentionConfig(**settings), device=CPU, dtype=torch.float32, head_dim=128
+        layout=layout, config=SparseAttentionConfig(**settings), device=device, dtype=dtype, head_dim=128
     )
+
+
+def speed(device, backend="auto"):
+    config = SparseAttentionConfig(backend=backend)
+    return speed_of(config=config, device=device, dtype=torch.bfloat16, head_dim=128)
 
 
 def test_when_everything_is_dense(monkeypatch):
     assert not plan(TokenLayout(128, 128)).dense_everywhere
     assert "settings ask" in plan(TokenLayout(128, 128), backend="dense").reasons[0]
     assert "fewer than 64 target tokens" in plan(TokenLayout(63, 500)).reasons[0]
-    monkeypatch.setattr("liveditor.liveditor_core.attention.plan.sparse_from_tokens", lambda device: 300)
+    monkeypatch.setattr("liveditor.liveditor_core.attention.plan.sparse_from_tokens", lambda device, backend: 300)
     assert "below 300 tokens" in plan(TokenLayout(128, 128)).reasons[0]
     assert not plan(TokenLayout(128, 172)).dense_everywhere
     assert not plan(TokenLayout(128, 128), backend="pytorch").dense_everywhere, (
         "who names a backend gets sparse attention at any length"
     )
+
+
+@pytest.fixture
+def without_triton(monkeypatch):
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
+
+
+@pytest.mark.parametrize("capability", [(9, 0), (7, 5)])
+def test_a_gpu_without_triton_computes_densely(gpu, without_triton, capability):
+    """There the reference, in fp32, was never seen to be faster than dense attention."""
+    device, long = gpu(*capability), TokenLayout(42_840, 42_840)
+    chosen = plan(long, device, torch.bfloat16)
+    assert chosen.dense_everywhere and chosen.backend == "pytorch"
+    assert "neither Triton nor TileLang runs here" in chosen.reasons[0]
+    assert any(reason.startswith("triton: ") for reason in chosen.reasons)
+    assert not plan(long, device, torch.bfloat16, backend="pytorch").dense_everywhere
+    assert not plan(long, device, torch.float32).dense_everywhere, "both halves compute in fp32"
+    assert speed(device) == ("dense", None, capability == (9, 0))
+    assert speed(device, "pytorch").faster_from is None
+
+
+def test_a_gpu_with_triton_says_from_where_on_it_is_faster(gpu, monkeypatch):
+    module = types.SimpleNamespace(block_means=lambda x, target: x)
+    monkeypatch.setattr(dispatch.importlib, "import_module", lambda *_: module)
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: object() if name == "triton" else None)
+    for capability, measured in (((9, 0), True), ((8, 9), False)):
+        device = gpu(*capability)
+        assert speed(device) == speed(device, "triton") == ("triton", sparse_from_tokens(device, "triton"), measured)
+        assert speed(device, "tilelang") == (None, None, measured)
+        assert speed(device, "dense").computes == "dense"
+
+
+def test_the_cpu_promises_no_speed():
+    assert speed(CPU) == ("pytorch", None, False)
 
 
 def test_dense_attention_on_the_cpu():
