@@ -7,7 +7,7 @@ from comfy_api.latest import ComfyExtension
 
 from ..liveditor_core.model import registration
 from ..liveditor_core.sampling import flow_unipc
-from . import old_ids
+from . import attention_route, old_ids
 from .compare_videos import CompareVideos
 from .decode_video import DecodeVideo
 from .encode_source_video import EncodeSourceVideo
@@ -26,6 +26,7 @@ class LIVEditorExtension(ComfyExtension):
         registration.register()
         flow_unipc.register()
         await old_ids.register()
+        attention_route.register()
         for folder in MODELS.iterdir():
             folder_paths.add_model_folder_path(folder.name, str(folder))
 

@@ -1,5 +1,6 @@
 // On Sparse Attention Settings: presets, and what the settings leave to compute, while they are dragged.
 
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { denseFraction, PRESETS, sizeOf, speedUp, targetTokens } from "./budget.js";
 import { inLanguage } from "./words.js";
@@ -10,19 +11,21 @@ const REFRESH = 100; // milliseconds; the only way that sees dragging, typing, l
 const WORDS = {
   en: {
     preset: "preset",
-    left: (percent, times) =>
-      `${percent} % of dense attention, ${
-        times < 1.05 ? "no faster at this size" : `a step about ${times.toFixed(1)}x as fast`
-      }`,
+    left: (percent) => `${percent} % of dense attention`,
+    faster: (times, here) => here ? `, a step about ${times}x as fast` : `, a step ${times}x as fast (H200)`,
+    noFaster: () => ", no faster at this size",
+    without: (percent) => `dense here: no Triton (with it ${percent} %)`,
+    cannot: (backend) => `, but ${backend} cannot run here`,
     dense: () => "dense: nothing is left out",
     at: (size, tokens) => `at ${size.width}x${size.height}, ${size.frames} frames: ${tokens} tokens`,
   },
   zh: {
     preset: "预设",
-    left: (percent, times) =>
-      `剩余计算量为稠密注意力的 ${percent} %，${
-        times < 1.05 ? "在此尺寸下不会更快" : `每步约快 ${times.toFixed(1)} 倍`
-      }`,
+    left: (percent) => `剩余计算量为稠密注意力的 ${percent} %`,
+    faster: (times, here) => `，每步约快 ${times} 倍${here ? "" : "（H200）"}`,
+    noFaster: () => "，在此尺寸下不会更快",
+    without: (percent) => `此处为稠密计算：没有 Triton（有它时为 ${percent} %）`,
+    cannot: (backend) => `，但 ${backend} 无法在此运行`,
     dense: () => "稠密：计算全部注意力",
     at: (size, tokens) => `${size.width}x${size.height}，${size.frames} 帧：${tokens} 个 token`,
   },
@@ -58,6 +61,18 @@ function choose(node, name) {
   if (values(node).backend === "dense") set("backend", "auto");
 }
 
+/** What is left to compute, and of its speed no more than is known of what the server says it computes with. */
+function budget(say, settings, speed, target) {
+  const fraction = denseFraction(settings, target);
+  if (fraction === 1) return say.dense();
+  const percent = (100 * fraction).toFixed(1);
+  if (speed?.computes === "dense") return say.without(percent);
+  if (speed?.computes === null) return say.left(percent) + say.cannot(settings.backend);
+  if (!speed?.faster_from) return say.left(percent);
+  const times = 2 * target < speed.faster_from ? 1 : speedUp(fraction, target);
+  return say.left(percent) + (times < 1.05 ? say.noFaster() : say.faster(times.toFixed(1), speed.measured));
+}
+
 app.registerExtension({
   name: "liveditor.SparseAttentionSettings",
   nodeCreated(node) {
@@ -80,13 +95,19 @@ app.registerExtension({
     });
     readout.serialize = false;
 
+    const speeds = {}; // by backend, as the server answers
+    const ask = async (backend) => {
+      speeds[backend] = undefined;
+      const answer = await api.fetchApi(`/liveditor/attention?backend=${backend}`);
+      if (answer.ok) speeds[backend] = await answer.json();
+    };
     const refresh = () => {
       const settings = values(node);
       const size = sizeOf(values(encoder(node)));
       const target = targetTokens(size);
-      const fraction = denseFraction(settings, target);
       const say = inLanguage(WORDS);
-      const first = fraction === 1 ? say.dense() : say.left((100 * fraction).toFixed(1), speedUp(fraction, target));
+      if (!(settings.backend in speeds)) ask(settings.backend);
+      const first = budget(say, settings, speeds[settings.backend], target);
       const line = `${first}\n${say.at(size, (2 * target).toLocaleString("en"))}`;
       if (text.textContent !== line) text.textContent = line;
       const name = presetOf(settings);

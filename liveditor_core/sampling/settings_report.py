@@ -1,8 +1,11 @@
 """What the settings of sparse attention mean on this machine, before anything runs."""
 
+import torch
+
 import comfy.model_management
 
-from ..attention.plan import compute_left, plan_attention
+from ..attention.config import SparseAttentionConfig
+from ..attention.plan import compute_left, plan_attention, speed_of
 from ..attention.token_layout import TokenLayout
 from ..model.dense_attention import choose_dense_attention
 
@@ -36,3 +39,10 @@ def settings_report(model, config, latent_size):
             f"tokens: {2 * tokens:,}, half of them the source",
         )
     )
+
+
+def speed_here(backend):
+    """What is known of a backend's speed on the host's GPU, for the 14B as the host runs it there."""
+    config = SparseAttentionConfig(backend=backend)
+    device = comfy.model_management.get_torch_device()
+    return speed_of(config=config, device=device, dtype=torch.bfloat16, head_dim=128)

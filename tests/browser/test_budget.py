@@ -44,7 +44,7 @@ def readout(page, contains=""):
 
 def test_the_readout_and_the_presets(settings_node):
     page = settings_node
-    assert "30.3 % of dense attention, a step about 2.0x as fast" in readout(page, "85,680 tokens")
+    assert readout(page, "85,680 tokens").startswith("30.3 % of dense attention\n"), "no speed was measured on a CPU"
     for preset, expected in (
         ("Faster", {"flat_ratio": 0.25}),
         ("Small model", {"sar": 0.25, "srr": 1}),
@@ -97,6 +97,56 @@ def test_dragging_changes_the_readout(settings_node):
     page.mouse.up()
     assert values(page)["flat_ratio"] != 0.5
     assert len(seen - {before}) > 1, "the readout must follow while the mouse is down"
+
+
+def answered(page, **answer):
+    """Open the workflow on a page whose server says this of its machine."""
+    page.route("**/liveditor/attention?backend=auto", lambda route: route.fulfill(json=answer))
+    open_workflow(page, WORKFLOW)
+
+
+@pytest.fixture
+def other_machines(page):
+    """A page for `answered`."""
+    yield page
+    page.unroute("**/liveditor/attention?backend=auto")
+    set_setting(page, "Comfy.Locale", "en")
+
+
+TRITON = {"computes": "triton", "faster_from": 10_000, "measured": True}
+ON_MACHINES = [
+    (TRITON, "30.3 % of dense attention, a step about 2.0x as fast\n"),
+    (TRITON | {"measured": False}, "30.3 % of dense attention, a step 2.0x as fast (H200)\n"),
+    (TRITON | {"faster_from": 100_000}, "30.3 % of dense attention, no faster at this size\n"),
+    ({"computes": "dense", "faster_from": None, "measured": True}, "dense here: no Triton (with it 30.3 %)\n"),
+]
+
+
+@pytest.mark.parametrize("answer, line", ON_MACHINES)
+def test_the_readout_promises_what_the_machine_has(other_machines, answer, line):
+    answered(other_machines, **answer)
+    assert readout(other_machines, line[:-1].rpartition(" ")[2]).startswith(line)
+
+
+def test_a_backend_that_cannot_run_promises_nothing(page):
+    open_workflow(page, WORKFLOW)
+    set_value(page, "backend", "triton")
+    assert readout(page, "cannot").startswith("30.3 % of dense attention, but triton cannot run here\n")
+
+
+def test_a_server_that_does_not_answer_promises_nothing(other_machines):
+    other_machines.route("**/liveditor/attention?backend=auto", lambda route: route.fulfill(status=500))
+    with other_machines.expect_response("**/liveditor/attention?backend=auto"):
+        open_workflow(other_machines, WORKFLOW)
+    other_machines.wait_for_timeout(250)
+    assert readout(other_machines, "85,680 tokens").startswith("30.3 % of dense attention\n")
+
+
+def test_in_chinese_without_triton(other_machines):
+    set_setting(other_machines, "Comfy.Locale", "zh")
+    answered(other_machines, computes="dense", faster_from=None, measured=True)
+    # "computed densely here"; spelt out as below
+    assert "\u6b64\u5904\u4e3a\u7a20\u5bc6\u8ba1\u7b97" in readout(other_machines, "Triton")
 
 
 def test_in_chinese(page):

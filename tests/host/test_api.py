@@ -7,6 +7,8 @@ import struct
 import subprocess
 import sys
 import threading
+import types
+import urllib.error
 
 import av
 import host
@@ -14,8 +16,11 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from aiohttp import web
 from host import key_of, set_inputs
 from safetensors.torch import load_file, save_file
+
+from liveditor.nodes import attention_route
 
 MODELS = host.RUN / "models"
 
@@ -55,6 +60,26 @@ def write_video(name, frames, size=(64, 48), fps=16, audio=False, picture=True):
             container.mux(sound.encode(frame))
             container.mux(sound.encode(None))
     return name
+
+
+def test_the_server_says_what_computes_the_attention(client):
+    """For the canvas: on the CPU nothing was measured, and kernels for GPUs cannot run."""
+    expected = {"auto": "pytorch", "pytorch": "pytorch", "dense": "dense", "triton": None, "tilelang": None}
+    for backend, computes in expected.items():
+        answer = client.get(f"api/liveditor/attention?backend={backend}")
+        assert answer == {"computes": computes, "faster_from": None, "measured": False}
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        client.get("api/liveditor/attention?backend=sorcery")
+
+
+def test_a_pack_that_is_installed_twice_adds_one_route(monkeypatch):
+    """The server would not start with two of the same path."""
+    instance = types.SimpleNamespace(routes=web.RouteTableDef())
+    server = types.SimpleNamespace(PromptServer=types.SimpleNamespace(instance=instance))
+    monkeypatch.setitem(sys.modules, "server", server)
+    attention_route.register()
+    attention_route.register()
+    assert [route.path for route in instance.routes] == [attention_route.PATH]
 
 
 def refused(client, prompt, *words):

@@ -21,7 +21,7 @@ CORE = "liveditor_core"
 ALLOWED = {
     "": {"nodes", CORE},
     "nodes": HOST
-    | {"torch", CORE}
+    | {"torch", "aiohttp", CORE}
     | {f"{CORE}/{room}" for room in ("attention", "checkpoint", "footage", "inspection", "model", "sampling", "vae")},
     CORE: HOST,
     f"{CORE}/sampling": HOST
