@@ -169,25 +169,33 @@ def bench(tokens, options):
         rows.append(
             {"tokens": tokens, "attention": "dense", "dense kernel": name, "ms": ms, "extra GiB": memory - out_bytes}
         )
+
+    def attend_by(backend, name, config, watch, everywhere=False):
+        """Time the whole attention by a backend over a dense kernel; `everywhere` as where `auto` computes densely."""
+        timed = types.SimpleNamespace(
+            **{n: watch.wrap(n, f) for n, f in vars(module).items() if callable(f) and not n.startswith("_")}
+        )
+        method.plan_attention = lambda **_: Plan(backend, timed, everywhere, ())
+        attend = watch.wrap("dense half", dense.FUNCTIONS[name])
+        return measure(
+            lambda: method.in_context_sparse_attention(
+                q, k, v, gate, layout=layout, config=config, dense_attention=attend
+            ),
+            options.repeats,
+            watch,
+        )
+
     for backend in options.backends:
         module = choose_backend(backend, DEVICE, q.dtype, options.dim).module
         for name in dense_names[: options.dense_kernels]:
+            ms, _, memory = attend_by(backend, name, SparseAttentionConfig(), Stopwatch(), everywhere=True)
+            row = {"tokens": tokens, "attention": "dense", "dense kernel": f"{name}, residual by {backend}"}
+            rows.append(row | {"ms": ms, "extra GiB": memory - out_bytes})
             first = tokens == max(options.tokens) and (backend, name) == (options.backends[0], dense_names[0])
             for sar, srr, flat in (map(float, s.split(",")) for s in options.settings[: None if first else 1]):
                 config = SparseAttentionConfig(sar, srr, flat, backend=backend)
                 watch = Stopwatch()
-                timed = types.SimpleNamespace(
-                    **{n: watch.wrap(n, f) for n, f in vars(module).items() if callable(f) and not n.startswith("_")}
-                )
-                method.plan_attention = lambda **_: Plan(backend, timed, False, ())
-                attend = watch.wrap("dense half", dense.FUNCTIONS[name])
-                ms, parts, memory = measure(
-                    lambda: method.in_context_sparse_attention(
-                        q, k, v, gate, layout=layout, config=config, dense_attention=attend
-                    ),
-                    options.repeats,
-                    watch,
-                )
+                ms, parts, memory = attend_by(backend, name, config, watch)
                 dense_half, sparse_half = parts.pop("dense half", 0.0), parts.pop("sparse_attention", 0.0)
                 args, kwargs = watch.arguments.get("sparse_attention", ((), {}))
                 alone = measure(lambda: module.sparse_attention(*args, **kwargs), options.repeats)[0] if args else 0.0
@@ -263,7 +271,9 @@ def main():
     parser.add_argument("--tokens", type=int, nargs="+", default=[4096, 8192, 16_384, 32_768, 65_536, 85_680])
     parser.add_argument("--heads", type=int, default=40)
     parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--backends", nargs="+", help="triton, tilelang (default: those that run here)")
+    parser.add_argument(
+        "--backends", nargs="+", help="triton, tilelang, pytorch (default: the first two, where they run)"
+    )
     parser.add_argument("--dense", nargs="+", help="dense kernels (default: all that are installed)")
     parser.add_argument(
         "--dense-kernels", type=int, default=2, help="how many of them, fastest first, to put under sparse attention"
