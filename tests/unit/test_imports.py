@@ -17,6 +17,7 @@ SHIPPED = sorted(
 HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "node_helpers"}
 OPTIONAL = {"triton", "tilelang", "flash_attn", "flash_attn_interface", "huggingface_hub"}
 # Packages that a room may import, and rooms of this project; a room may always import itself. Rooms import downwards.
+# The host's `nodes` and `comfy_extras` are nobody's: their classes change from one version to the next.
 CORE = "liveditor_core"
 ALLOWED = {
     "": {"nodes", CORE},
@@ -70,7 +71,7 @@ def violations(path, source):
     if path.name == "dense.py":
         allowed |= {"flash_attn", "flash_attn_interface"}
     for name, own, module_level in imports(path, tree):
-        if name not in allowed and (own or name not in sys.stdlib_module_names):
+        if own != (name in ALLOWED) or name not in allowed and (own or name not in sys.stdlib_module_names):
             yield f"imports {name}"
         if name in OPTIONAL and module_level and name not in room:
             yield f"imports {name} when it is imported"
@@ -110,6 +111,11 @@ def test_layers(path):
         ("liveditor_core/checkpoint/download.py", "import huggingface_hub"),
         ("nodes/decode_video.py", "from ..kernels import reference"),
         ("nodes/decode_video.py", "import av"),
+        ("nodes/decode_video.py", "import nodes as host_nodes"),
+        ("nodes/decode_video.py", "from nodes import VAEDecodeTiled"),
+        ("nodes/decode_video.py", "from comfy_extras.nodes_model_advanced import ModelSamplingSD3"),
+        ("liveditor_core/model/load.py", "import nodes"),
+        ("__init__.py", "import nodes"),
         ("nodes/decode_video.py", "eval('1')"),
         ("liveditor_core/checkpoint/read.py", "torch.load('x')"),
     ],
