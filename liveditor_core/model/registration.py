@@ -6,7 +6,6 @@ Registered once, before Wan's own T2V, so that every stock loader finds it.
 import torch
 
 import comfy.conds
-import comfy.context_windows
 import comfy.model_base
 import comfy.model_management
 import comfy.supported_models
@@ -84,15 +83,6 @@ class LIVEditor(comfy.model_base.WAN21):
     def memory_of_call(self, batch, tokens):
         """The same for so many tokens of target and source together."""
         return memory_of_call(self.diffusion_model, batch, tokens, dtype=self.get_dtype_inference())
-
-    def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
-        if cond_key == SOURCE_KEY:
-            return comfy.context_windows.slice_cond(
-                cond_value, window, x_in, device, temporal_dim=2, retain_index_list=retain_index_list
-            )
-        return super().resize_cond_for_context_window(
-            cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list
-        )
 
 
 class LIVEditorT2V(comfy.supported_models.WAN21_T2V):

@@ -2,6 +2,7 @@
 
 import comfy.model_base
 import comfy.sample
+import comfy.samplers
 import comfy.utils
 import latent_preview
 import node_helpers
@@ -10,7 +11,7 @@ from ..footage.regions import LATENT_KEY, latent_mask
 from ..footage.source_video import SourceVideo
 from ..model.registration import SOURCE_KEY
 from .failures import forget_frames
-from .flow_unipc import SAMPLER, SCHEDULE
+from .flow_unipc import sample_flow_unipc, wan_flow_sigmas
 from .run_report import RunReport, report_run_into
 
 
@@ -40,13 +41,12 @@ def edit(model, positive, negative, source: SourceVideo, *, seed, steps, cfg, sh
         latent = {"samples": source.latent, "noise_mask": latent_mask(mask, source), LATENT_KEY: mask}
     start = latent["samples"]
     try:
-        samples = comfy.sample.sample(
+        samples = comfy.sample.sample_custom(
             model,
             comfy.sample.prepare_noise(start, seed),
-            steps,
             cfg,
-            SAMPLER,
-            SCHEDULE,
+            comfy.samplers.KSAMPLER(sample_flow_unipc),
+            wan_flow_sigmas(shift, steps),
             positive,
             negative,
             start,
