@@ -1,11 +1,15 @@
 import node_helpers
 from comfy_api.latest import io
-from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..liveditor_core.footage import geometry
 from ..liveditor_core.model.registration import SOURCE_KEY
 from ..liveditor_core.vae.source_to_latent import CUSTOM, SizeWanted, encode_source
 from .types import CATEGORY, Source, named, require_wan_vae
+
+try:
+    from comfy_execution.graph_utils import ExecutionBlocker
+except ImportError:
+    ExecutionBlocker = None  # what uses an output without a prompt then fails in its own words
 
 NAME = "Encode Source Video"
 FPS_CHOICES = ("16 (as trained)", "as the source")
@@ -144,7 +148,7 @@ class EncodeSourceVideo(io.ComfyNode):
     @staticmethod
     def _attach(conditioning, source, name):
         if conditioning is None:
-            return ExecutionBlocker(
+            return ExecutionBlocker and ExecutionBlocker(
                 f"{NAME}: its output {name} is used, but nothing is connected to its input {name}. "
                 "Connect your prompt there."
             )

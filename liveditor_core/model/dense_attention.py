@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from comfy.cli_args import args
-from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
+from comfy.ldm.modules.attention import optimized_attention
 
 from ...kernels import available_dense_attention, dense_attention
 
@@ -47,7 +47,7 @@ def choose_dense_attention(transformer_options, device, dtype) -> DenseAttention
     function = optimized_attention if override is None else _called_by(override)
     name = getattr(function, "__name__", type(function).__name__)
     if chooser is not None:
-        missed = _fastest(device, dtype) if function is attention_pytorch else "sdpa"
+        missed = _fastest(device, dtype) if name == "attention_pytorch" else "sdpa"
         name = f"{name} (chosen by {chooser}{'' if missed in OF_PYTORCH else f', in place of {missed}'})"
     return DenseAttention(name, attend, is_ours=False)
 

@@ -1,10 +1,14 @@
 """What one call of the model needs beside its weights."""
 
 import comfy.model_management
-from comfy.quant_ops import QuantizedTensor
 
 from ..attention.head_groups import GATHERED_AT_ONCE
 from .block import TOKENS_AT_ONCE
+
+try:
+    from comfy.quant_ops import QuantizedTensor
+except ImportError:
+    QuantizedTensor = ()  # no weight is one of these: what quantised ones need besides is left out of the estimate
 
 WORKSPACES = 160 << 20  # bytes: matrix products, text, rounding of the allocator
 

@@ -4,7 +4,6 @@ import comfy.model_base
 import comfy.sample
 import comfy.samplers
 import comfy.utils
-import latent_preview
 import node_helpers
 
 from ..footage.regions import LATENT_KEY, latent_mask
@@ -51,7 +50,7 @@ def edit(model, positive, negative, source: SourceVideo, *, seed, steps, cfg, sh
             negative,
             start,
             noise_mask=latent.get("noise_mask"),
-            callback=latent_preview.prepare_callback(model, steps),
+            callback=_previews(model, steps),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=seed,
         )
@@ -61,6 +60,15 @@ def edit(model, positive, negative, source: SourceVideo, *, seed, steps, cfg, sh
     finally:
         del model
     return latent | {"samples": samples}, report.text
+
+
+def _previews(model, steps):
+    """The host's progress and previews; none in a version that has them elsewhere, where the edit is the same."""
+    try:
+        from latent_preview import prepare_callback
+    except ImportError:
+        return None
+    return prepare_callback(model, steps)
 
 
 def _set_shift(model, shift):

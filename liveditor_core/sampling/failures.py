@@ -2,7 +2,10 @@
 
 import traceback
 
-import comfy.model_management
+try:
+    from comfy.model_management import ACCELERATOR_ERROR, OOM_EXCEPTION, is_oom
+except ImportError:  # a failure of the GPU cannot be told from others: the host's own words must do
+    is_oom = None
 
 GIB = 2**30
 
@@ -12,16 +15,18 @@ def explain(error, when, needed, config):
 
     None where the original says enough.
     """
-    if comfy.model_management.is_oom(error):
+    if is_oom is None:
+        return None
+    if is_oom(error):
         size = (
             "" if needed is None else f" One call at this size needs about {needed / GIB:.1f} GiB beside the weights."
         )
-        return comfy.model_management.OOM_EXCEPTION(
+        return OOM_EXCEPTION(
             f"LIVEditor: out of GPU memory in {when}.{size} Use a smaller size, fewer frames or fp8 weights, "
             "close other programs that use the GPU, or start ComfyUI with --reserve-vram. Nothing was saved of "
             "this run; the next one starts afresh."
         )
-    if isinstance(error, comfy.model_management.ACCELERATOR_ERROR) and "CUDA" in str(error):
+    if isinstance(error, ACCELERATOR_ERROR) and "CUDA" in str(error):
         return RuntimeError(
             f"LIVEditor: the GPU failed in {when}: {str(error).splitlines()[0]}. It may not answer until ComfyUI is "
             f"started again. If it happens again at the same step, choose another backend than {config.backend} in "

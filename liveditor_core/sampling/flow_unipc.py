@@ -115,10 +115,13 @@ def _correct(x, x0_new, history, sigma_new):
 
 def register():
     """Offer `flow_unipc` and `wan_flow` in the host's menus; a second call changes nothing."""
-    comfy.k_diffusion.sampling.sample_flow_unipc = sample_flow_unipc
-    samplers = comfy.samplers.KSampler.SAMPLERS
-    if SAMPLER not in samplers:
-        samplers.append(SAMPLER)
-    comfy.samplers.SCHEDULER_HANDLERS[SCHEDULE] = comfy.samplers.SchedulerHandler(wan_flow_scheduler)
-    if SCHEDULE not in comfy.samplers.SCHEDULER_NAMES:
-        comfy.samplers.SCHEDULER_NAMES.append(SCHEDULE)
+    try:
+        samplers, schedules = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.SCHEDULER_NAMES
+        handlers, handler = comfy.samplers.SCHEDULER_HANDLERS, comfy.samplers.SchedulerHandler(wan_flow_scheduler)
+    except AttributeError:  # other menus than these; LIVEdit Sampler does without them
+        return
+    setattr(comfy.k_diffusion.sampling, f"sample_{SAMPLER}", sample_flow_unipc)  # where the host looks a name up
+    handlers[SCHEDULE] = handler
+    for menu, name in ((samplers, SAMPLER), (schedules, SCHEDULE)):
+        if name not in menu:
+            menu.append(name)

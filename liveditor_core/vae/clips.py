@@ -9,9 +9,13 @@ import logging
 from functools import partial
 
 import comfy.model_management
-from comfy.ldm.wan.vae import WanVAE
 
 from . import long_clips, whole_clip
+
+try:
+    from comfy.ldm.wan.vae import WanVAE
+except ImportError:
+    WanVAE = ()  # no VAE is one of these, so every clip goes the host's own way
 
 TILES = {"tile_x": 32, "tile_y": 32, "overlap": 8}  # of the latent, as the host decodes when memory ran out
 LONGEST_AT_ONCE = 161  # frames, ten seconds: up to here the host's own way
@@ -31,7 +35,7 @@ def encode_frames(vae, frames):
         long_clips.load(vae, 0)
         pixels = vae.process_input(frames.movedim(-1, 0).unsqueeze(0)).to(vae.device)
         return whole_clip.encode(vae.first_stage_model, pixels).to(vae.output_device, vae.vae_output_dtype())
-    if len(frames) <= LONGEST_AT_ONCE or not isinstance(vae.first_stage_model, WanVAE):
+    if not _in_pieces(vae, len(frames)):
         return vae.encode(frames)
     return _or_in_tiles(vae, long_clips.encode, vae.encode_tiled, frames)
 
@@ -52,7 +56,7 @@ def decode_latent(vae, latent):
         pixels = whole_clip.decode(vae.first_stage_model, latent.to(vae.device))
         pixels = vae.process_output(pixels.to(vae.output_device, vae.vae_output_dtype(), copy=True))
         return pixels[0].movedim(0, -1)
-    if frames <= LONGEST_AT_ONCE or not isinstance(vae.first_stage_model, WanVAE):
+    if not _in_pieces(vae, frames):
         return vae.decode(latent).flatten(0, -4)
     return _or_in_tiles(vae, long_clips.decode, partial(vae.decode_tiled, **TILES), latent).flatten(0, -4)
 
@@ -73,6 +77,12 @@ def _whole_at_once(vae, frames, height, width):
         return False
     needed = whole_clip.memory_needed(model, frames, height, width)
     return needed <= comfy.model_management.get_free_memory(vae.device) / 2
+
+
+def _in_pieces(vae, frames):
+    """Whether a clip goes through a few frames at a time."""
+    known = isinstance(vae.first_stage_model, WanVAE) and long_clips.count_cache_layers is not None
+    return frames > LONGEST_AT_ONCE and known
 
 
 def _or_in_tiles(vae, whole, in_tiles, x):

@@ -7,7 +7,11 @@ that too, but hold all pixels on the GPU. The result is the same.
 import torch
 
 import comfy.model_management
-from comfy.ldm.wan.vae import count_cache_layers
+
+try:
+    from comfy.ldm.wan.vae import count_cache_layers
+except ImportError:  # renamed in another version of the host: clips.py then leaves long clips to the host's own way
+    count_cache_layers = None
 
 
 def load(vae, memory):

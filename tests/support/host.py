@@ -25,9 +25,14 @@ class WorkflowFailed(RuntimeError):
 
 
 class Server:
-    """ComfyUI with this pack. Use as a context manager; the log is in `log`."""
+    """ComfyUI with this pack. Use as a context manager; the log is in `log`.
 
-    def __init__(self, port=None, base=RUN, arguments=()):
+    Args:
+        base: the folder of models, custom nodes, input and output.
+        tree: of ComfyUI's code.
+    """
+
+    def __init__(self, port=None, base=RUN, arguments=(), tree=COMFYUI):
         self.port = port or _free_port()
         self.base = Path(base)
         self.log = self.base / f"server-{self.port}.log"
@@ -35,7 +40,7 @@ class Server:
         self._command = [
             sys.executable,
             "-s",
-            str(COMFYUI / "main.py"),
+            str(tree / "main.py"),
             *cpu,
             "--listen",
             "127.0.0.1",
