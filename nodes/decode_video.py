@@ -2,7 +2,8 @@ from comfy_api.latest import io
 
 from ..liveditor_core.footage.source_video import OutputForm
 from ..liveditor_core.vae.latent_to_video import decode_edit
-from .types import CATEGORY, Source, named, require_wan_vae
+from .checks import require_wan_vae
+from .types import CATEGORY, Source, named
 
 NAME = "Decode Video"
 FPS_CHOICES = ("as edited", "as the source")

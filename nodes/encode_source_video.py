@@ -4,7 +4,8 @@ from comfy_api.latest import io
 from ..liveditor_core.footage import geometry
 from ..liveditor_core.model.registration import SOURCE_KEY
 from ..liveditor_core.vae.source_to_latent import CUSTOM, SizeWanted, encode_source
-from .types import CATEGORY, Source, named, require_wan_vae
+from .checks import require_wan_vae
+from .types import CATEGORY, Source, named
 
 try:
     from comfy_execution.graph_utils import ExecutionBlocker

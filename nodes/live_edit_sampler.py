@@ -1,7 +1,8 @@
 from comfy_api.latest import io
 
 from ..liveditor_core.sampling.edit import edit
-from .types import CATEGORY, Source, require_liveditor
+from .checks import require_liveditor
+from .types import CATEGORY, Source
 
 NAME = "LIVEdit Sampler"
 

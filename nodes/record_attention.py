@@ -3,7 +3,8 @@ from comfy_api.latest import io
 
 from ..liveditor_core.attention.observers import RECORD_KEY
 from ..liveditor_core.inspection.record import AttentionRecord, check_numbers
-from .types import CATEGORY, Record, require_liveditor
+from .checks import require_liveditor
+from .types import CATEGORY, Record
 
 NAME = "Record Attention"
 

@@ -3,7 +3,8 @@ from comfy_api.latest import io, ui
 from ..liveditor_core.attention.config import BACKENDS, DENSE_FIRST, OPTIONS_KEY, SparseAttentionConfig
 from ..liveditor_core.sampling.run_report import report_runs
 from ..liveditor_core.sampling.settings_report import settings_report
-from .types import CATEGORY, Source, require_liveditor
+from .checks import require_liveditor
+from .types import CATEGORY, Source
 
 NAME = "Sparse Attention Settings"
 DENSE_HALF = {"sharpest (as released)": "sharpest", "flattest (as in the paper's figure)": "flattest"}

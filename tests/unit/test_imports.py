@@ -3,17 +3,10 @@
 import ast
 import re
 import sys
-from pathlib import Path
 
 import pytest
+from shipped import ROOT, SHIPPED
 
-ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = sorted(
-    path
-    for pattern in ("*.py", "nodes/*.py", "liveditor_core/**/*.py", "kernels/**/*.py")
-    for path in ROOT.glob(pattern)
-    if path.name != "tasks.py"
-)
 HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "node_helpers"}
 OPTIONAL = {"triton", "tilelang", "flash_attn", "flash_attn_interface", "huggingface_hub"}
 # Packages that a room may import, and rooms of this project; a room may always import itself. Rooms import downwards.
