@@ -1,44 +1,49 @@
 """The nodes of the pack, category LIVEditor."""
 
+import importlib
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import ComfyExtension
 
-from ..liveditor_core.model import registration
-from ..liveditor_core.sampling import flow_unipc
-from . import attention_route, old_ids
-from .compare_videos import CompareVideos
-from .decode_video import DecodeVideo
-from .encode_source_video import EncodeSourceVideo
-from .inspect_attention import InspectAttention
-from .live_edit_sampler import LIVEditSampler
-from .load_liveditor import LoadLIVEditor
-from .load_lora import LoadLoRA
-from .record_attention import RecordAttention
-from .sparse_attention_settings import SparseAttentionSettings
+from ..liveditor_core import host_contract
+from ..liveditor_core.start import find_losses
 
 MODELS = Path(__file__).resolve().parents[1] / "models"  # the small model, in the host's own folder names
+NODES = {  # by name, in which file the node is, and its class
+    host_contract.LOAD: ("load_liveditor", "LoadLIVEditor"),
+    host_contract.LORA: ("load_lora", "LoadLoRA"),
+    host_contract.ENCODE: ("encode_source_video", "EncodeSourceVideo"),
+    host_contract.SETTINGS: ("sparse_attention_settings", "SparseAttentionSettings"),
+    host_contract.SAMPLER: ("live_edit_sampler", "LIVEditSampler"),
+    host_contract.DECODE: ("decode_video", "DecodeVideo"),
+    host_contract.COMPARE: ("compare_videos", "CompareVideos"),
+    host_contract.RECORD: ("record_attention", "RecordAttention"),
+    host_contract.INSPECT: ("inspect_attention", "InspectAttention"),
+}
 
 
 class LIVEditorExtension(ComfyExtension):
+    """Nothing is imported that this host cannot run."""
+
     async def on_load(self):
-        registration.register()
-        flow_unipc.register()
-        await old_ids.register()
-        attention_route.register()
+        self.losses = find_losses()
+        if host_contract.LOAD not in self.losses.nodes:
+            from ..liveditor_core.model import registration
+
+            registration.register()
+        if host_contract.MENUS not in self.losses.features:
+            from ..liveditor_core.sampling import flow_unipc
+
+            flow_unipc.register()
+        if not self.losses.nodes:
+            from . import attention_route, old_ids
+
+            attention_route.register()
+            await old_ids.register()
         for folder in MODELS.iterdir():
             folder_paths.add_model_folder_path(folder.name, str(folder))
 
     async def get_node_list(self):
-        return [
-            LoadLIVEditor,
-            LoadLoRA,
-            EncodeSourceVideo,
-            SparseAttentionSettings,
-            LIVEditSampler,
-            DecodeVideo,
-            CompareVideos,
-            RecordAttention,
-            InspectAttention,
-        ]
+        offered = [place for name, place in NODES.items() if name not in self.losses.nodes]
+        return [getattr(importlib.import_module(f".{file}", __name__), node) for file, node in offered]

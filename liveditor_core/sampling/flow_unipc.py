@@ -8,9 +8,6 @@ corrects every step but the first.
 import torch
 from tqdm.auto import trange
 
-import comfy.k_diffusion.sampling
-import comfy.samplers
-
 SAMPLER = "flow_unipc"
 SCHEDULE = "wan_flow"
 
@@ -32,6 +29,8 @@ def wan_flow_scheduler(model_sampling, steps: int) -> torch.Tensor:
     Raises:
         ValueError: the model is no flow model with a shift.
     """
+    import comfy.model_sampling
+
     if not isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscreteFlow):
         raise ValueError(
             "wan_flow: needs a flow model with a shift such as LIVEditor or Wan, got "
@@ -115,13 +114,13 @@ def _correct(x, x0_new, history, sigma_new):
 
 def register():
     """Offer `flow_unipc` and `wan_flow` in the host's menus; a second call changes nothing."""
-    try:
-        samplers, schedules = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.SCHEDULER_NAMES
-        handlers, handler = comfy.samplers.SCHEDULER_HANDLERS, comfy.samplers.SchedulerHandler(wan_flow_scheduler)
-    except AttributeError:  # other menus than these; LIVEdit Sampler does without them
-        return
+    import comfy.k_diffusion.sampling
+    import comfy.samplers
+
     setattr(comfy.k_diffusion.sampling, f"sample_{SAMPLER}", sample_flow_unipc)  # where the host looks a name up
-    handlers[SCHEDULE] = handler
-    for menu, name in ((samplers, SAMPLER), (schedules, SCHEDULE)):
-        if name not in menu:
-            menu.append(name)
+    samplers = comfy.samplers.KSampler.SAMPLERS
+    if SAMPLER not in samplers:
+        samplers.append(SAMPLER)
+    comfy.samplers.SCHEDULER_HANDLERS[SCHEDULE] = comfy.samplers.SchedulerHandler(wan_flow_scheduler)
+    if SCHEDULE not in comfy.samplers.SCHEDULER_NAMES:
+        comfy.samplers.SCHEDULER_NAMES.append(SCHEDULE)

@@ -1,9 +1,14 @@
-"""Hosts of other versions than the pack was made with."""
+"""Hosts of other versions than the pack was made with: what is lost is said in a line, and the rest works."""
+
+import re
 
 import host
 import other_host
+import pytest
 
-# Helpers that the pack can do without; the contract says what is lost.
+from liveditor.liveditor_core import host_contract, start
+
+# Helpers that the pack can do without, one of every feature.
 HELPERS = (
     "ACCELERATOR_ERROR",
     "ExecutionBlocker",
@@ -11,13 +16,73 @@ HELPERS = (
     "SchedulerHandler",
     "attention_pytorch",
     "count_cache_layers",
-    "is_oom",
     "prepare_callback",
 )
 
 
+def said(server):
+    """What the server's log says of the pack, without its successes."""
+    assert "Traceback" not in server.log_text()
+    return [
+        line for line in other_host.lines(server, "LIVEditor: ") if "loaded" not in line and "source of" not in line
+    ]
+
+
+def test_an_older_host(tmp_path):
+    with host.Server(base=other_host.base(tmp_path), tree=other_host.comfyui(tmp_path, version="0.29.3")) as server:
+        assert other_host.own_nodes(server.client) == set()
+        (line,) = said(server)
+        assert line.endswith("LIVEditor: needs ComfyUI 0.30 or later, found 0.29.3. Update ComfyUI.")
+        assert "KSampler" in server.client.get("object_info")
+
+
 def test_renamed_helpers_cost_no_node(tmp_path):
     with host.Server(base=other_host.base(tmp_path), tree=other_host.comfyui(tmp_path, renamed=HELPERS)) as server:
-        assert len(other_host.own_nodes(server.client)) == 8, server.log_text()
+        assert len(other_host.own_nodes(server.client)) == 8
         assert host.saved_file(server.client.run(other_host.small_edit()), server.base).is_file()
-        assert "Traceback" not in server.log_text()
+        lines = [line for line in said(server) if "does not have" in line]
+        assert len(lines) == len(host_contract.OPTIONAL) == len(HELPERS)
+        for helper in HELPERS:
+            (line,) = [line for line in lines if helper in line]
+            assert re.search(r"LIVEditor: ComfyUI 0\.30\.0 does not have [\w.]+: .+\.$", line)
+
+
+def test_what_the_model_needs_is_missing(tmp_path):
+    with host.Server(base=other_host.base(tmp_path), tree=other_host.comfyui(tmp_path, renamed=["repeat_e"])) as server:
+        assert other_host.own_nodes(server.client) == {"CompareVideos", "InspectAttention"}
+        (line,) = said(server)
+        assert "LIVEditor: ComfyUI 0.30.0 does not have comfy.ldm.wan.model.repeat_e, so there is no " in line
+        for name in host_contract.MODEL_NODES:
+            assert name in line
+        assert "flow_unipc" in server.client.get("object_info")["KSampler"]["input"]["required"]["sampler_name"][0]
+
+
+def test_what_every_node_needs_is_missing(monkeypatch):
+    import folder_paths
+
+    monkeypatch.delattr(folder_paths, "get_filename_list")
+    with pytest.raises(
+        ImportError, match=r"^LIVEditor: needs folder_paths.get_filename_list, which ComfyUI 0.30.0 does"
+    ):
+        start.refuse_to_start()
+
+
+@pytest.mark.parametrize("version, fits", [("0.30.0", True), ("0.31.0rc1", True), ("1.0", True), ("0.9.12", False)])
+def test_versions(monkeypatch, version, fits):
+    monkeypatch.setattr("comfyui_version.__version__", version)
+    if fits:
+        start.refuse_to_start()
+    else:
+        with pytest.raises(ImportError, match=f"found {version}"):
+            start.refuse_to_start()
+
+
+def test_a_host_that_does_not_tell_its_version(monkeypatch):
+    monkeypatch.delattr("comfyui_version.__version__")
+    start.refuse_to_start()
+
+
+def test_the_oldest_host_is_the_same_everywhere():
+    oldest = ".".join(map(str, host_contract.OLDEST))
+    assert f'requires-comfyui = ">={oldest}.0"' in (host.PACK / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"Needs ComfyUI {oldest} or later" in (host.PACK / "README.md").read_text(encoding="utf-8")

@@ -99,7 +99,9 @@ class _Reader(ast.NodeVisitor):
             known = hasattr(_resolve(owner), node.attr) or node.attr not in self.own_names
             return (f"{owner}.{node.attr}", True) if known else (None, False)
         inner, of_object = self._dotted(node.value)
-        return (f"{inner}.{node.attr}", False) if inner and not of_object else (None, False)
+        if not inner or of_object or not _has_names(inner):
+            return None, False
+        return f"{inner}.{node.attr}", False
 
     def _object(self, node):
         """The host's class that an expression is an object of, or None."""
@@ -184,6 +186,16 @@ def _set_by(host_class):
     """The attributes that the code of a class sets."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(host_class)))
     return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+
+
+@functools.cache
+def _has_names(name):
+    """Whether a name is that of a module or a class, not of a value, whose methods are no concern of the host's."""
+    try:
+        found = _resolve(name)
+    except (ImportError, AttributeError):
+        return True
+    return inspect.ismodule(found) or inspect.isclass(found)
 
 
 def _set_on_objects(name):
