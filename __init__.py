@@ -1,11 +1,12 @@
 """LIVEditor for ComfyUI: edit a video by instruction, with in-context sparse attention."""
 
-WEB_DIRECTORY = "./web"
+from .liveditor_core.start import other_copy, refuse_to_start
+
+if not other_copy():  # whose scripts are served already
+    WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():
-    from .liveditor_core.start import refuse_to_start
-
     refuse_to_start()
     from .nodes import LIVEditorExtension
 

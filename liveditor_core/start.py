@@ -3,11 +3,14 @@
 import importlib
 import logging
 import re
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 from . import host_contract
 from .host_contract import NEEDED, NODES, OLDEST, OPTIONAL
 
+MODEL_CLASS = "LIVEditorT2V"  # what a copy of the pack that is at work has put among the host's models
 REMEDY = "Update LIVEditor, or ComfyUI if LIVEditor is up to date."
 
 
@@ -22,7 +25,7 @@ def refuse_to_start():
     """Refuse where nothing of the pack would run. ComfyUI logs the message in a line, and goes on without the pack.
 
     Raises:
-        ImportError: ComfyUI is too old or lacks what every node needs.
+        ImportError: ComfyUI is too old or lacks what every node needs, or another copy of the pack is at work.
     """
     version = _comfyui_version()
     numbers = re.match(r"(\d+)\.(\d+)", version)
@@ -30,8 +33,22 @@ def refuse_to_start():
         raise ImportError(
             f"LIVEditor: needs ComfyUI {'.'.join(map(str, OLDEST))} or later, found {version}. Update ComfyUI."
         )
+    if other := other_copy():
+        raise ImportError(
+            f"LIVEditor: is installed twice, in {other} and in {Path(__file__).parents[1]}. The first is used. Delete "
+            "one of the two folders and start ComfyUI again."
+        )
     if missing := host_contract.missing(NEEDED[NODES]):
         raise ImportError(f"LIVEditor: needs {_listed(missing)}, which ComfyUI {version} does not have. {REMEDY}")
+
+
+def other_copy() -> Path | None:
+    """The folder of another copy of the pack that is at work."""
+    own = __package__.rpartition(".")[0]
+    for model in getattr(sys.modules.get("comfy.supported_models"), "models", ()):
+        if model.__name__ == MODEL_CLASS and not model.__module__.startswith(f"{own}."):
+            return Path(sys.modules[model.__module__].__file__).parents[2]
+    return None
 
 
 def find_losses() -> Losses:
