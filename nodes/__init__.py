@@ -9,7 +9,8 @@ from comfy_api.latest import ComfyExtension
 from ..liveditor_core import host_contract
 from ..liveditor_core.start import find_losses
 
-MODELS = Path(__file__).resolve().parents[1] / "models"  # the small model, in the host's own folder names
+MODELS = Path(__file__).resolve().parents[1] / "models"  # the small model, which users may delete
+MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae")  # of it, as the host calls them
 NODES = {  # by name, in which file the node is, and its class
     host_contract.LOAD: ("load_liveditor", "LoadLIVEditor"),
     host_contract.LORA: ("load_lora", "LoadLoRA"),
@@ -41,8 +42,9 @@ class LIVEditorExtension(ComfyExtension):
 
             attention_route.register()
             await old_ids.register()
-        for folder in MODELS.iterdir():
-            folder_paths.add_model_folder_path(folder.name, str(folder))
+        for name in MODEL_FOLDERS:
+            if (MODELS / name).is_dir():
+                folder_paths.add_model_folder_path(name, str(MODELS / name))
 
     async def get_node_list(self):
         offered = [place for name, place in NODES.items() if name not in self.losses.nodes]
