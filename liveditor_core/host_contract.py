@@ -17,10 +17,11 @@ LOAD, ENCODE, SETTINGS, SAMPLER = (
     "LIVEdit Sampler",
 )
 DECODE, COMPARE, RECORD, INSPECT = "Decode Video", "Compare Videos", "Record Attention", "Inspect Attention"
-NODES = (LOAD, ENCODE, SETTINGS, SAMPLER, DECODE, COMPARE, RECORD, INSPECT)
+LORA = "Load LoRA (LIVEditor)"
+NODES = (LOAD, LORA, ENCODE, SETTINGS, SAMPLER, DECODE, COMPARE, RECORD, INSPECT)
 
 # By the nodes that cannot be without.
-MODEL_NODES = (LOAD, ENCODE, SETTINGS, SAMPLER, DECODE, RECORD)
+MODEL_NODES = (LOAD, LORA, ENCODE, SETTINGS, SAMPLER, DECODE, RECORD)
 NEEDED = {
     NODES: (
         "comfy_api.latest.ComfyExtension",
@@ -84,6 +85,7 @@ NEEDED = {
         "folder_paths.get_temp_directory()",
     ),
     MODEL_NODES: (
+        "comfy.cli_args.args",
         "comfy.conds.CONDNoiseShape(cond)",
         "comfy.conds.CONDRegular(cond)",
         "comfy.ldm.common_dit.pad_to_patch_size(img, patch_size)",
@@ -138,6 +140,7 @@ NEEDED = {
         "comfy.model_base.ModelType.FLOW",
         "comfy.model_base.WAN21",
         "comfy.model_base.WAN21().diffusion_model",
+        "def comfy.model_base.WAN21._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)",
         "def comfy.model_base.WAN21.extra_conds(**kwargs)",
         "comfy.model_base.WAN21.get_dtype()",
         "comfy.model_base.WAN21.get_dtype_inference()",
@@ -147,6 +150,8 @@ NEEDED = {
         "comfy.model_base.WAN21.process_latent_in(latent)",
         "comfy.model_management.cast_to(weight, dtype, device)",
         "comfy.model_management.dtype_size(dtype)",
+        "comfy.sd.load_lora_for_models(model, clip, lora, strength_model, strength_clip, *, lora_metadata)",
+        "comfy.model_patcher.ModelPatcher.get_attachment(key)",
         "comfy.model_patcher.ModelPatcher.clone()",
         "comfy.model_patcher.ModelPatcher().cached_patcher_init",
         "comfy.model_patcher.ModelPatcher().model",
@@ -154,7 +159,6 @@ NEEDED = {
         "comfy.ops.cast_bias_weight(s, input, *, dtype, device, bias_dtype, offloadable)",
         "comfy.ops.uncast_bias_weight(s, weight, bias, offload_stream)",
         "comfy.sd.CLIP(target, *, tokenizer_data, parameters, state_dict, model_options, disable_dynamic)",
-        "comfy.sd.CLIP().cond_stage_model",
         "comfy.sd.CLIP().patcher",
         "comfy.sd.CLIPType.WAN",
         "comfy.sd.VAE(*, sd, metadata)",
@@ -214,6 +218,7 @@ NEEDED = {
         "comfy.model_patcher.ModelPatcher.remove_wrappers_with_key(wrapper_type, key)",
         "comfy.patcher_extension.WrappersMP.OUTER_SAMPLE",
         "comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE",
+        "comfy.samplers.CFGGuider().model_patcher",
         "comfy.samplers.CFGGuider().inner_model",
     ),
     (SAMPLER,): (
@@ -229,7 +234,13 @@ NEEDED = {
 
 # By what is lost without.
 MENUS = "flow_unipc and wan_flow are not in KSampler's menus; LIVEdit Sampler does without them"
+OLD_IDS = "graphs saved with the ids of before do not open"
 OPTIONAL = {
+    OLD_IDS: (
+        "comfy_api.latest.ComfyAPI()",
+        "comfy_api.latest.io.NodeReplace(*, new_node_id, old_node_id, old_widget_ids, input_mapping, output_mapping)",
+        "comfy_api.latest.io.WidgetInput",
+    ),
     MENUS: (
         "comfy.k_diffusion.sampling",
         "comfy.model_sampling.ModelSamplingDiscreteFlow",
@@ -241,9 +252,6 @@ OPTIONAL = {
     "long clips go through the VAE as the host has it, whole": (
         "comfy.ldm.wan.vae.WanVAE",
         "comfy.ldm.wan.vae.count_cache_layers(model)",
-    ),
-    "the dense half is computed by the host's attention, not by the fastest at hand": (
-        "comfy.ldm.modules.attention.attention_pytorch",
     ),
     "quantised weights count as others in the estimate of memory": ("comfy.quant_ops.QuantizedTensor",),
     "failures of the GPU come in the host's words": (

@@ -38,10 +38,13 @@ class LIVEditorExtension(ComfyExtension):
 
             flow_unipc.register()
         if not self.losses.nodes:
-            from . import attention_route, old_ids
+            from . import attention_route
 
             attention_route.register()
-            await old_ids.register()
+            if host_contract.OLD_IDS not in self.losses.features:
+                from . import old_ids
+
+                await old_ids.register()
         for name in MODEL_FOLDERS:
             if (MODELS / name).is_dir():
                 folder_paths.add_model_folder_path(name, str(MODELS / name))

@@ -11,8 +11,6 @@ OLD_IDS = {"CompareVideos": CompareVideos, "InspectAttention": InspectAttention,
 
 async def register():
     """Name the nodes that stand for the old ids, which the host takes only where no pack has a node of that id."""
-    if not hasattr(io, "NodeReplace"):
-        return
     replacements = ComfyAPI().node_replacement
     for old_id, node in OLD_IDS.items():
         schema = node.GET_SCHEMA()

@@ -3,6 +3,8 @@
 Registered once, before Wan's own T2V, so that every stock loader finds it.
 """
 
+import functools
+
 import torch
 
 import comfy.conds
@@ -32,10 +34,7 @@ class LIVEditor(comfy.model_base.WAN21):
 
     def _apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         transformer_options = {} if transformer_options is None else transformer_options
-
-        def call(options):
-            return super(LIVEditor, self)._apply_model(x, t, c_concat, c_crossattn, control, options, **kwargs)
-
+        call = functools.partial(super()._apply_model, x, t, c_concat, c_crossattn, control, **kwargs)
         answer = call(transformer_options)
         if not torch.is_grad_enabled():
             finite.refuse(answer, x, transformer_options, call)
