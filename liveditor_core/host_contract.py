@@ -222,6 +222,8 @@ NEEDED = {
         "comfy.samplers.CFGGuider().inner_model",
     ),
     (SAMPLER,): (
+        "comfy.model_patcher.ModelPatcher.get_additional_models_with_key(key)",
+        "comfy.patcher_extension.CallbacksMP.ON_CLONE",
         "comfy.model_base.model_sampling(model_config, model_type)",
         "comfy.model_patcher.ModelPatcher.add_object_patch(name, obj)",
         "comfy.sample.prepare_noise(latent_image, seed)",

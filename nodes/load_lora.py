@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ..liveditor_core.checkpoint.weights import CheckpointError
 from ..liveditor_core.model.lora import apply_lora
-from .types import CATEGORY, named, require_liveditor
+from .checks import require_liveditor
+from .types import CATEGORY, named
 
 NAME = "Load LoRA (LIVEditor)"
 

@@ -1,6 +1,7 @@
 """One edit: a latent is sampled from noise under a prompt, with the source in context."""
 
 import comfy.model_base
+import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -27,8 +28,7 @@ def edit(model, positive, negative, source: SourceVideo, *, seed, steps, cfg, sh
         The host's LATENT, which remembers the mask; and the report of the run.
     """
     report = RunReport()
-    # One clone: the host follows a model's clones back to their parent, and a clone between them dies with this run.
-    model = model.clone()
+    model = clone_for_a_run(model)
     _set_shift(model, shift)
     report_run_into(model, report)
     positive, negative = (
@@ -60,6 +60,24 @@ def edit(model, positive, negative, source: SourceVideo, *, seed, steps, cfg, sh
     finally:
         del model
     return latent | {"samples": samples}, report.text
+
+
+def clone_for_a_run(model):
+    """A clone of a MODEL that may die when a run is over, with its copies on other GPUs.
+
+    The host follows a clone that is gone back to its parent, to know whose weights lie on a GPU; where there is none
+    any more it warns of a leak after every prompt and never evicts them. So there is one clone and none between; and
+    as *MultiGPU CFG Split* makes the copies on other GPUs anew in every run, as children of the clone that runs, they
+    get the copies of the lasting MODEL for parents.
+    """
+    copies = {id(copy.model): copy for copy in model.get_additional_models_with_key("multigpu")}
+
+    def adopt(_, child):
+        child.parent = copies.get(id(child.model), child.parent)
+
+    clone = model.clone()
+    clone.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_CLONE, "liveditor_parents", adopt)
+    return clone
 
 
 def _previews(model, steps):

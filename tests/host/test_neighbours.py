@@ -1,7 +1,9 @@
 """Other packs, files in other spellings and numbers that go wrong: what works, what is refused, and in which words."""
 
+import gc
 import logging
 import types
+import weakref
 
 import pytest
 import tiny_models
@@ -10,12 +12,13 @@ from safetensors.torch import save_file
 from sampling import STEPS, sample, source_video
 
 import comfy.controlnet
+import comfy.model_management
 import comfy.samplers
 from liveditor.liveditor_core.checkpoint.weights import CheckpointError
 from liveditor.liveditor_core.model import neighbours
 from liveditor.liveditor_core.model.lora import apply_lora
 from liveditor.liveditor_core.sampling import flow_unipc
-from liveditor.liveditor_core.sampling.edit import edit
+from liveditor.liveditor_core.sampling.edit import clone_for_a_run, edit
 from liveditor.liveditor_core.sampling.run_report import report_runs
 
 
@@ -178,9 +181,6 @@ def test_a_lora_of_another_model_is_refused(tiny_model, tmp_path):
 
 def test_a_failed_edit_lets_its_model_go(tiny_model, conditioning, latent):
     """Also where the failure is kept: the frames of its traceback must not hold the clone that the edit made."""
-    import gc
-    import weakref
-
     clones, clone = [], tiny_model.clone
 
     def remember(*args, **kwargs):
@@ -202,3 +202,20 @@ def test_a_failed_edit_lets_its_model_go(tiny_model, conditioning, latent):
         assert kept.value.__traceback__ is not None
     finally:
         gc.enable()
+
+
+def test_copies_on_other_gpus_outlive_the_edit_s_clone(tiny_model):
+    """As MultiGPU CFG Split leaves a MODEL: with a copy that the host makes anew for every run."""
+    copy = tiny_model.deepclone_multigpu(new_load_device=torch.device("cpu"))
+    copy.is_multigpu_base_clone = True
+    tiny_model.set_additional_models("multigpu", [copy])
+    clone = clone_for_a_run(tiny_model)
+    clone.match_multigpu_clones()
+    (of_this_run,) = clone.get_additional_models_with_key("multigpu")
+    assert of_this_run.model is copy.model and of_this_run is not copy
+    comfy.model_management.load_models_gpu([clone, of_this_run])
+    del clone, of_this_run
+    gc.collect()
+    loaded = comfy.model_management.current_loaded_models
+    assert not any(one.is_dead() for one in loaded)
+    assert {id(one.model) for one in loaded} >= {id(tiny_model), id(copy)}
