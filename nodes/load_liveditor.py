@@ -1,5 +1,6 @@
 import logging
 import os
+from pathlib import PureWindowsPath
 
 import torch
 
@@ -11,6 +12,7 @@ from ..liveditor_core.sampling.run_report import report_runs
 from .types import CATEGORY, named
 
 NAME = "Load LIVEditor"
+FOLDERS = ("diffusion_models", "text_encoders", "vae")  # of checkpoint, text encoder and VAE, as the host calls them
 WEIGHT_TYPES = {
     "default": {},
     "bf16": {"dtype": torch.bfloat16},
@@ -66,24 +68,27 @@ class LoadLIVEditor(io.ComfyNode):
         if None in (checkpoint, text_encoder, vae):  # a linked name, which the host knows only when it runs
             return None
         return [
-            (path, os.path.getsize(path), os.path.getmtime(path)) if os.path.isfile(path) else None
+            (path, os.path.getsize(path), os.path.getmtime(path)) if path else None
             for path in cls._paths(checkpoint, text_encoder, vae)
         ]
 
     @staticmethod
-    def _paths(checkpoint, text_encoder, vae):
-        """Where the files are; the bare name of one that is nowhere."""
-        return [
-            folder_paths.get_full_path(folder, name) or name
-            for folder, name in (("diffusion_models", checkpoint), ("text_encoders", text_encoder), ("vae", vae))
-        ]
+    def _paths(*names):
+        """Where the files are; None for one that is in none of its folders. A linked name may be any path."""
+        return [folder_paths.get_full_path(folder, name) for folder, name in zip(FOLDERS, names, strict=True)]
 
     @classmethod
     def execute(cls, checkpoint, weight_type, text_encoder, vae) -> io.NodeOutput:
-        with named(NAME):
-            model, clip, loaded_vae = load_files(
-                *cls._paths(checkpoint, text_encoder, vae), model_options=WEIGHT_TYPES[weight_type]
+        names = (checkpoint, text_encoder, vae)
+        paths = cls._paths(*names)
+        if None in paths:
+            lost = paths.index(None)
+            name = PureWindowsPath(names[lost]).name  # of paths with either slash
+            raise ValueError(
+                f"{NAME}: {name}: there is no such file in models/{FOLDERS[lost]}. Put it there or choose another."
             )
+        with named(NAME):
+            model, clip, loaded_vae = load_files(*paths, model_options=WEIGHT_TYPES[weight_type])
         report_runs(model)
         blocks = len(model.model.diffusion_model.blocks)
         logging.info(f"LIVEditor: loaded {checkpoint}, {blocks} blocks, weight type {weight_type}")

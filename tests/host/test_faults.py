@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import threading
 import time
 
@@ -154,6 +155,25 @@ def test_weights_deleted_while_queued(client, edit_prompt, checkpoint):
     assert running.result.is_file(), "what was loaded goes on"
     assert "faults.safetensors: there is no such file" in str(waiting.result)
     set_inputs(edit_prompt, "LoadLIVEditor", checkpoint=tiny_models.TRANSFORMER)
+    client.run(edit_prompt)
+
+
+@pytest.mark.parametrize("name", tiny_models.PLACES)
+@pytest.mark.parametrize("way", ["absolute", "relative"])
+def test_a_name_that_is_a_path_opens_nothing_outside(client, edit_prompt, tmp_path, name, way):
+    """A linked name is not looked up in a list first: files outside the model folders must stay unread."""
+    outside = tmp_path / "outside.safetensors"
+    shutil.copy(host.RUN / "models" / tiny_models.PLACES[name] / name, outside)
+    path = str(outside) if way == "absolute" else os.path.relpath(outside)
+    loader = edit_prompt[key_of(edit_prompt, "LoadLIVEditor")]["inputs"]
+    (linked,) = [key for key, value in loader.items() if value == name]
+    loader[linked] = ["path", 0]
+    edit_prompt["path"] = {"class_type": "NameOfAnyType", "inputs": {"name": path}}
+    with pytest.raises(host.WorkflowFailed) as failure:
+        client.run(edit_prompt)
+    assert "Load LIVEditor: outside.safetensors: there is no such file in models/" in str(failure.value)
+    assert str(tmp_path) not in str(failure.value)
+    edit_prompt["path"]["inputs"]["name"] = name
     client.run(edit_prompt)
 
 

@@ -1,4 +1,7 @@
-"""A node for tests: copied into the test server's custom_nodes, it makes a MODEL fail in the middle of a step."""
+"""Nodes for tests, copied into the test server's custom_nodes.
+
+One makes a MODEL fail in the middle of a step, one gives a name to inputs of any type.
+"""
 
 import gc
 
@@ -61,9 +64,26 @@ class CollectGarbage(io.ComfyNode):
         return io.NodeOutput(model)
 
 
+class NameOfAnyType(io.ComfyNode):
+    """As many packs have them: what it gives out fits into every input, choices from a list too."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="NameOfAnyType",
+            category="testing",
+            inputs=[io.String.Input("name")],
+            outputs=[io.AnyType.Output()],
+        )
+
+    @classmethod
+    def execute(cls, name) -> io.NodeOutput:
+        return io.NodeOutput(name)
+
+
 class Faults(ComfyExtension):
     async def get_node_list(self):
-        return [FailInSampling, CollectGarbage]
+        return [FailInSampling, CollectGarbage, NameOfAnyType]
 
 
 async def comfy_entrypoint():
