@@ -1,6 +1,7 @@
 """Hosts of other versions than the pack was made with: what is lost is said in a line, and the rest works."""
 
 import re
+import sys
 
 import host
 import other_host
@@ -55,6 +56,22 @@ def test_what_the_model_needs_is_missing(tmp_path):
         for name in host_contract.MODEL_NODES:
             assert name in line
         assert "flow_unipc" in server.client.get("object_info")["KSampler"]["input"]["required"]["sampler_name"][0]
+
+
+def test_a_module_moved_is_one_line_of_fair_length(monkeypatch, caplog):
+    import comfy.ldm.wan
+
+    monkeypatch.delattr(comfy.ldm.wan, "vae")
+    monkeypatch.setitem(sys.modules, "comfy.ldm.wan.vae", None)
+    monkeypatch.setattr(comfy.ldm.wan, "model", object())
+    monkeypatch.setitem(sys.modules, "comfy.ldm.wan.model", None)
+    losses = start.find_losses()
+    assert losses.nodes == set(host_contract.MODEL_NODES) and len(losses.features) == 1
+    error, warning = caplog.messages
+    assert re.search(
+        r"does not have (comfy\.ldm\.wan\.model\.[\w.]+, ){2}[\w.]+ and \d+ more, so there is no Load", error
+    )
+    assert "does not have comfy.ldm.wan.vae.WanVAE, comfy.ldm.wan.vae.count_cache_layers: long clips" in warning
 
 
 def test_what_every_node_needs_is_missing(monkeypatch):
