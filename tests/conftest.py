@@ -24,6 +24,22 @@ package.__path__ = [str(ROOT)]
 sys.modules.setdefault("liveditor", package)
 sys.path += [str(ROOT / "tests" / name) for name in ("support", "unit")]
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a ComfyUI folder of its own for every process, whose servers count files
+    run = Path(f"{os.environ['LIVEDITOR_RUN']}-{os.environ['PYTEST_XDIST_WORKER']}")
+    os.environ["LIVEDITOR_RUN"] = str(run)
+    for name in ("custom_nodes", "models/diffusion_models", "models/text_encoders", "models/vae", "input", "output"):
+        (run / name).mkdir(parents=True, exist_ok=True)
+    if not (pack := run / "custom_nodes" / "ComfyUI-LIVEditor").exists():
+        pack.symlink_to(ROOT, target_is_directory=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What shares a server runs in one process: the tests of a file, and all of those in the browser."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "browser" else str(item.path)))
+
 
 @pytest.fixture(autouse=True)
 def poisoned_empty(monkeypatch):
