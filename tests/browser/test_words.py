@@ -4,7 +4,7 @@ import json
 
 import host
 import pytest
-from canvas import bring_into_view, open_workflow, opened
+from canvas import bring_into_view, open_workflow
 
 WORDS = {
     language: json.loads((host.PACK / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
@@ -18,10 +18,10 @@ HELP = ".node-help-content"
 
 
 @pytest.fixture(scope="module", params=WORDS)
-def page(browser, server, request):
+def page(open_page, server, request):
     """A page that was opened by a user of this language."""
     settings = {"Comfy.TutorialCompleted": True, "Comfy.Locale": request.param}
-    with opened(browser, server, settings) as page:
+    with open_page(server, settings) as page:
         page.language = request.param
         yield page
 

@@ -2,22 +2,47 @@
 
 import contextlib
 import json
+import re
 import shutil
 import time
 
+OWN_NODES = {
+    "LoadLIVEditor",
+    "EncodeSourceVideo",
+    "SparseAttentionSettings",
+    "LIVEditSampler",
+    "DecodeVideo",
+    "LIVEditCompareVideos",
+    "LIVEditRecordAttention",
+    "LIVEditInspectAttention",
+}
+OLD_IDS = ("CompareVideos", "RecordAttention", "InspectAttention")  # ours had the prefix LIVEdit from then on
+OPTIONAL = {"EncodeSourceVideo": {"positive", "negative"}, "LIVEditSampler": {"mask"}, "DecodeVideo": {"mask"}}
 RENDERERS = {"canvas": False, "nodes 2.0": True}
 
 
+OUR_FILES = "extensions/ComfyUI-LIVEditor"
+# What ComfyUI says of itself: files that a new user has not got, a clip that a template names among them, hosts that a
+# closed network hides, and a node that is drawn once more while it is being replaced.
+OF_THE_HOST = re.compile(
+    r"404 \(Not Found\) http://[^/]+/(api/userdata|user\.css|api/view\?type=input)"
+    r"|ComfyApp graph accessed before initialization|Content Security Policy|^NullGraphError"
+)
+
+
 @contextlib.contextmanager
-def opened(browser, server, settings=None):
+def opened(browser, reports, server, settings=None):
     """A page of ComfyUI in a browser that was never there before, on settings of its own; it reaches this machine only.
 
-    `settings` are what the user changed: by default, that he has seen the tutorial.
+    What the page reports as wrong is added to `reports`. `settings` are what the user changed: by default, that he has
+    seen the tutorial.
     """
     shutil.rmtree(server.base / "user" / "default", ignore_errors=True)
     for name, value in ({"Comfy.TutorialCompleted": True} if settings is None else settings).items():
         server.client.post(f"api/settings/{name}", value)
     page = browser.new_page(viewport={"width": 1680, "height": 1050})
+    page.on("console", lambda message: _report(reports, message))
+    page.on("pageerror", lambda error: _keep(reports, error.stack or str(error)))
     address = f"http://{server.client.address}/"
     local = (address, "data:", "blob:")
     page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(local) else route.abort())
@@ -30,6 +55,18 @@ def opened(browser, server, settings=None):
         yield page
     finally:
         page.close()
+
+
+def _report(reports, message):
+    """Errors; and warnings by which ComfyUI reports what is wrong with a graph, or that come from the pack's files."""
+    text = f"{message.text} {message.location['url']}"
+    if message.type == "error" or message.type == "warning" and re.search(f"Reported error|{OUR_FILES}", text):
+        _keep(reports, text)
+
+
+def _keep(reports, text):
+    if OUR_FILES in text or not OF_THE_HOST.search(text):
+        reports.append(text)
 
 
 def set_setting(page, name, value):
@@ -76,3 +113,41 @@ def open_workflow(page, path):
     page.wait_for_function(
         "n => app.graph.nodes.length === n", arg=len(json.loads(path.read_text(encoding="utf-8"))["nodes"])
     )
+
+
+def choose_template(page, name, category="All Templates", search="liveditor"):
+    """In the dialog of templates, the one of a name."""
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name=category, exact=True).click()
+    dialog.get_by_placeholder("Search").fill(search)
+    dialog.get_by_test_id(f"template-workflow-{name}").click()
+    page.wait_for_function("name => app.extensionManager.workflow.activeWorkflow.filename === name", arg=name)
+    dialog.wait_for(state="hidden")
+
+
+def assert_whole(page, path, drawn_by):
+    """The workflow of a file is on the canvas: all of its nodes known and sound, those of the pack with all links."""
+    expected = sorted(node["type"] for node in json.loads(path.read_text(encoding="utf-8"))["nodes"])
+    page.wait_for_function("n => app.graph.nodes.length === n", arg=len(expected))
+    nodes = page.evaluate("""() => app.graph.nodes.map(n => ({type: n.type,
+        known: n.type in LiteGraph.registered_node_types,
+        errors: n.has_errors === true, width: n.size[0], inputs: (n.inputs ?? []).map((i, slot) => [i.name,
+            n.isInputConnected(slot), !!i.widget])}))""")
+    assert sorted(node["type"] for node in nodes) == expected
+    assert set(expected) & OWN_NODES
+    for node in nodes:
+        assert node["known"] and not node["errors"] and node["width"] > 0, node
+        if node["type"] in OWN_NODES:
+            optional = OPTIONAL.get(node["type"], ())
+            assert all(linked or widget or name in optional for name, linked, widget in node["inputs"]), node
+    if RENDERERS[drawn_by]:
+        page.wait_for_function("n => document.querySelectorAll('[data-node-id]').length >= n", arg=len(nodes) // 2)
+
+
+def replace_old_nodes(page, path):
+    """Open a graph as it was saved when three nodes had other ids, and let ComfyUI replace those that it misses."""
+    graph = json.loads(re.sub(f'"LIVEdit({"|".join(OLD_IDS)})"', r'"\1"', path.read_text(encoding="utf-8")))
+    page.evaluate("graph => app.loadGraphData(graph, true, true, 'of before')", graph)
+    page.get_by_role("button", name="View details").click()
+    page.get_by_role("button", name="Replace All").click()
+    page.wait_for_function("() => !app.graph.nodes.some(n => n.has_errors)")

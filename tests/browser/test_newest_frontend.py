@@ -1,0 +1,53 @@
+"""ComfyUI's newest frontend: the templates from its own dialog, the demo run, the readout and the player at work."""
+
+import host
+import pytest
+from canvas import (
+    RENDERERS,
+    assert_whole,
+    bring_into_view,
+    choose_template,
+    open_workflow,
+    press_run,
+    renderer,
+    replace_old_nodes,
+)
+
+WORKFLOWS = sorted((host.PACK / "workflows").glob("*.json"))
+DEMO = host.PACK / "workflows" / "liveditor_demo.json"
+PLAYER = ".liveditor-compare canvas"
+
+
+@pytest.fixture(scope="module")
+def page(open_page, newest_server):
+    with open_page(newest_server) as page:
+        yield page
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_template_opens(page, path):
+    page.get_by_role("button", name="Templates").first.click()
+    choose_template(page, path.stem)
+    for drawn_by in RENDERERS:
+        with renderer(page, drawn_by):
+            assert_whole(page, path, drawn_by)
+
+
+@pytest.mark.parametrize("drawn_by", RENDERERS)
+def test_the_demo_runs(page, drawn_by):
+    with renderer(page, drawn_by):
+        open_workflow(page, DEMO)
+        bring_into_view(page, "SparseAttentionSettings")
+        page.locator(".liveditor-budget", has_text="64.5 % of dense attention").wait_for()
+        bring_into_view(page, "LIVEditCompareVideos")
+        press_run(page)
+        page.wait_for_function("c => document.querySelector(c)?.dataset.frame === '0'", arg=PLAYER)
+        page.locator(".liveditor-compare").focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("c => document.querySelector(c)?.dataset.frame === '1'", arg=PLAYER)
+        assert not page.evaluate("() => app.graph.nodes.some(n => n.has_errors)")
+
+
+def test_a_graph_with_the_ids_of_before(page):
+    replace_old_nodes(page, DEMO)
+    assert_whole(page, DEMO, "canvas")
