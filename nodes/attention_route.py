@@ -1,17 +1,17 @@
 """What the canvas asks the server: what computes the attention on this machine, and whether that is faster."""
 
 import asyncio
-import sys
 
 from ..liveditor_core.attention.config import BACKENDS
 from ..liveditor_core.sampling.settings_report import speed_here
+from . import host_server
 
 PATH = "/liveditor/attention"
 
 
 def register():
     """Answer GET PATH?backend=NAME with a Speed. Without a server, ComfyUI being a library, there is none to ask."""
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    server = host_server.running()
     if server is None or any(route.path == PATH for route in server.routes):  # a second one would stop the server
         return
 

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyAPI, io
 
+from . import host_server
 from .compare_videos import CompareVideos
 from .inspect_attention import InspectAttention
 from .record_attention import RecordAttention
@@ -11,6 +12,8 @@ OLD_IDS = {"CompareVideos": CompareVideos, "InspectAttention": InspectAttention,
 
 async def register():
     """Name the nodes that stand for the old ids, which the host takes only where no pack has a node of that id."""
+    if host_server.running() is None:
+        return
     replacements = ComfyAPI().node_replacement
     for old_id, node in OLD_IDS.items():
         schema = node.GET_SCHEMA()

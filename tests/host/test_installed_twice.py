@@ -4,6 +4,8 @@ import host
 import other_host
 import pytest
 
+from liveditor.liveditor_core import host_contract
+
 FOLDERS = {"ComfyUI-LIVEditor", "liveditor"}
 
 
@@ -18,7 +20,7 @@ def server(tmp_path_factory):
 def working(server):
     """The folder of the copy that offers nodes."""
     (folder,) = [folder for folder in FOLDERS if other_host.own_nodes(server.client, folder)]
-    assert len(other_host.own_nodes(server.client, folder)) == 8
+    assert len(other_host.own_nodes(server.client, folder)) == len(host_contract.NODES)
     return folder
 
 

@@ -13,9 +13,9 @@ from liveditor.liveditor_core import host_contract, start
 HELPERS = (
     "ACCELERATOR_ERROR",
     "ExecutionBlocker",
+    "NodeReplace",
     "QuantizedTensor",
     "SchedulerHandler",
-    "attention_pytorch",
     "count_cache_layers",
     "prepare_callback",
 )
@@ -39,7 +39,7 @@ def test_an_older_host(tmp_path):
 
 def test_renamed_helpers_cost_no_node(tmp_path):
     with host.Server(base=other_host.base(tmp_path), tree=other_host.comfyui(tmp_path, renamed=HELPERS)) as server:
-        assert len(other_host.own_nodes(server.client)) == 8
+        assert len(other_host.own_nodes(server.client)) == len(host_contract.NODES)
         assert host.saved_file(server.client.run(other_host.small_edit()), server.base).is_file()
         lines = [line for line in said(server) if "does not have" in line]
         assert len(lines) == len(host_contract.OPTIONAL) == len(HELPERS)
@@ -50,7 +50,7 @@ def test_renamed_helpers_cost_no_node(tmp_path):
 
 def test_what_the_model_needs_is_missing(tmp_path):
     with host.Server(base=other_host.base(tmp_path), tree=other_host.comfyui(tmp_path, renamed=["repeat_e"])) as server:
-        assert other_host.own_nodes(server.client) == {"CompareVideos", "InspectAttention"}
+        assert other_host.own_nodes(server.client) == {"LIVEditCompareVideos", "LIVEditInspectAttention"}
         (line,) = said(server)
         assert "LIVEditor: ComfyUI 0.30.0 does not have comfy.ldm.wan.model.repeat_e, so there is no " in line
         for name in host_contract.MODEL_NODES:

@@ -10,6 +10,7 @@ import pytest
 
 import folder_paths
 from liveditor import nodes
+from liveditor.liveditor_core import host_contract
 
 NOT_NEEDED = shutil.ignore_patterns(".*", "__pycache__", "tests", "training", "models")
 
@@ -34,7 +35,7 @@ def test_the_nodes_are_there(tmp_path, leave, found):
     shutil.copytree(host.PACK, pack, ignore=NOT_NEEDED)
     leave(pack / "models")
     with host.Server(base=base) as server:
-        assert len(other_host.own_nodes(server.client)) == 8, server.log_text()[-2000:]
+        assert len(other_host.own_nodes(server.client)) == len(host_contract.NODES), server.log_text()[-2000:]
         assert len(server.client.get("models/diffusion_models")) == found
         assert server.client.get("models/text_encoders") == []
         assert "my checkpoints" not in server.client.get("models")
