@@ -32,7 +32,7 @@ OF_THE_HOST = re.compile(
 
 @contextlib.contextmanager
 def opened(browser, reports, server, settings=None):
-    """A page of ComfyUI in a browser that was never there before, on settings of its own; it reaches this machine only.
+    """A page of ComfyUI in a browser that was never there before, on settings of its own.
 
     What the page reports as wrong is added to `reports`. `settings` are what the user changed: by default, that he has
     seen the tutorial.
@@ -43,11 +43,8 @@ def opened(browser, reports, server, settings=None):
     page = browser.new_page(viewport={"width": 1680, "height": 1050})
     page.on("console", lambda message: _report(reports, message))
     page.on("pageerror", lambda error: _keep(reports, error.stack or str(error)))
-    address = f"http://{server.client.address}/"
-    local = (address, "data:", "blob:")
-    page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(local) else route.abort())
     page.client = server.client
-    page.goto(address)
+    page.goto(f"http://{server.client.address}/")
     page.wait_for_function("window.app?.extensionManager?.workflow?.activeWorkflow && app.canvas", timeout=60_000)
     page.wait_for_selector(".p-blockui-mask", state="hidden")
     page.wait_for_selector("#graph-canvas")
@@ -86,11 +83,11 @@ def renderer(page, name):
 def bring_into_view(page, node_type, scale=1.0):
     """The first node of a type in the middle of the canvas."""
     page.evaluate(
-        """([type, scale]) => { app.canvas.ds.scale = scale; app.canvas.centerOnNode(app.graph.nodes.find(n =>
-            n.type === type)); app.canvas.setDirty(true, true); }""",
+        """async ([type, scale]) => { app.canvas.ds.scale = scale; app.canvas.centerOnNode(app.graph.nodes.find(n =>
+            n.type === type)); app.canvas.setDirty(true, true);
+        for (let drawn = 0; drawn < 3; drawn++) await new Promise(requestAnimationFrame); }""",
         [node_type, scale],
     )
-    page.wait_for_timeout(500)
 
 
 def press_run(page):
