@@ -30,6 +30,9 @@ def page(open_page, server, request):
 def test_labels_and_help(page, node_type):
     words = WORDS[page.language][node_type]
     open_workflow(page, host.PACK / "workflows" / f"{SHOWN_BY.get(node_type, 'liveditor_demo')}.json")
+    page.evaluate(
+        "type => app.graph.nodes.some(n => n.type === type) || app.graph.add(LiteGraph.createNode(type))", node_type
+    )
     bring_into_view(page, node_type)
     title, inputs = page.evaluate(
         """type => { const node = app.graph.nodes.find(n => n.type === type); app.canvas.selectNode(node);

@@ -27,6 +27,7 @@ RECOGNISED = 0.9  # share of edits that no other exact edit is nearer to
 
 SIZE, FRAMES = nano.RECOMMENDED["size"], nano.RECOMMENDED["frames"]
 CLIPS = ("bikes.mp4", 0.0), ("carphone_pristine.mp4", 1.0)  # and where in them, in seconds
+ROUND_TRIP_FRAMES = 9  # the host's own way takes three seconds a frame on two cores
 PARTS = [("bikes.mp4", frame) for frame in (0, 80, 160)] + [("carphone_pristine.mp4", frame) for frame in (0, 80)]
 WORKFLOW = json.loads((host.PACK / "workflows" / "liveditor_demo.json").read_text(encoding="utf-8"))
 
@@ -97,7 +98,7 @@ def test_stock_nodes_encode_and_decode(client):
             "parts": {"class_type": "GetVideoComponents", "inputs": {"video": ["video", 0]}},
             "batch": {
                 "class_type": "ImageFromBatch",
-                "inputs": {"image": ["parts", 0], "batch_index": first, "length": FRAMES},
+                "inputs": {"image": ["parts", 0], "batch_index": first, "length": ROUND_TRIP_FRAMES},
             },
             "scale": {
                 "class_type": "ImageScale",
@@ -114,7 +115,7 @@ def test_stock_nodes_encode_and_decode(client):
             "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["encode", 0], "vae": ["vae", 0]}},
         }
         source, out = frames_of(client, prompt, ["scale", 0]), frames_of(client, prompt, ["decode", 0])
-        assert out.shape == source.shape == (FRAMES, SIZE[1], SIZE[0], 3)
+        assert out.shape == source.shape == (ROUND_TRIP_FRAMES, SIZE[1], SIZE[0], 3)
         reached[clip, first] = score.psnr(out, source)
     assert statistics.mean(reached.values()) >= ROUND_TRIP, reached
 

@@ -15,6 +15,7 @@ OWN_NODES = {
     "LIVEditCompareVideos",
     "LIVEditRecordAttention",
     "LIVEditInspectAttention",
+    "LIVEditLoadLoRA",
 }
 OLD_IDS = ("CompareVideos", "RecordAttention", "InspectAttention")  # ours had the prefix LIVEdit from then on
 OPTIONAL = {"EncodeSourceVideo": {"positive", "negative"}, "LIVEditSampler": {"mask"}, "DecodeVideo": {"mask"}}
