@@ -1,4 +1,1 @@
-"""LIVEditor for ComfyUI.
-
-The model, its in-context sparse attention, its sampler, its checkpoints and its video geometry.
-"""
+"""LIVEditor for ComfyUI, in rooms: attention, model, checkpoint, footage, vae, inspection, sampling."""

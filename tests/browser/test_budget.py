@@ -134,12 +134,14 @@ def test_a_backend_that_cannot_run_promises_nothing(page):
     assert readout(page, "cannot").startswith("30.3 % of dense attention, but triton cannot run here\n")
 
 
-def test_a_server_that_does_not_answer_promises_nothing(other_machines):
+def test_a_server_that_does_not_answer_promises_nothing(other_machines, reports):
     other_machines.route("**/liveditor/attention?backend=auto", lambda route: route.fulfill(status=500))
     with other_machines.expect_response("**/liveditor/attention?backend=auto"):
         open_workflow(other_machines, WORKFLOW)
     other_machines.wait_for_timeout(250)
     assert readout(other_machines, "85,680 tokens").startswith("30.3 % of dense attention\n")
+    assert reports and all("500 (Internal Server Error)" in report for report in reports), "the browser's own words"
+    reports.clear()
 
 
 def test_in_chinese_without_triton(other_machines):
