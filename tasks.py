@@ -230,7 +230,8 @@ def test(arguments):
     os.environ["LIVEDITOR_CHROMIUM"] = find_chromium()
     cores = os.cpu_count() or 1
     if not arguments:
-        arguments = ["-n", str(min(cores, PROCESSES)), "--dist", "loadgroup", "--no-loadscope-reorder", ROOT / "tests"]
+        side_by_side = ["-n", str(min(cores, PROCESSES)), "--dist", "loadgroup", "--no-loadscope-reorder"]
+        arguments = [*side_by_side, "--durations=12", ROOT / "tests"]
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // PROCESSES)))
     return in_environment(
         "-m",
