@@ -8,7 +8,6 @@ cannot be looked for before there is one. A test compares all of this with the s
 import importlib
 
 OLDEST = (0, 30)  # ComfyUI
-WRITTEN_FOR = "0.30"
 
 LOAD, ENCODE, SETTINGS, SAMPLER = (
     "Load LIVEditor",

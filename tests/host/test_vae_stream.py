@@ -66,3 +66,20 @@ def test_out_of_memory_goes_on_in_tiles(vae, short, monkeypatch, caplog):
     wide = torch.nn.functional.pad(latent, (0, 40))  # more than a tile
     assert clips.decode_latent(vae, wide[:, :, :2]).shape == (5, 48, 64 + 320, 3)
     assert sum("going on in tiles" in record.message for record in caplog.records) == 3
+
+
+@pytest.mark.parametrize("frames", [1, 5, 17])
+def test_whole_clips_on_a_cpu_are_the_same_as_the_host(vae, frames, monkeypatch):
+    latent = vae.encode(clip(frames))
+    pixels = vae.decode(latent)[0]
+    monkeypatch.setattr(vae, "encode", None)
+    monkeypatch.setattr(vae, "decode", None)
+    torch.testing.assert_close(clips.encode_frames(vae, clip(frames)), latent, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(clips.decode_latent(vae, latent), pixels, atol=1e-5, rtol=1e-5)
+
+
+def test_a_clip_that_does_not_fit_goes_the_host_s_way(vae, monkeypatch):
+    expected = vae.encode(clip(9))
+    monkeypatch.setattr(clips.comfy.model_management, "get_free_memory", lambda device: 1 << 20)
+    monkeypatch.setattr(clips.whole_clip, "encode", None)
+    assert torch.equal(clips.encode_frames(vae, clip(9)), expected)
