@@ -1,7 +1,7 @@
 // What the settings of sparse attention leave to compute: the same counts as liveditor_core/config.py, for the canvas.
 
 const BLOCK = 64;
-const LARGEST_OF = { "auto 540p": [960, 544], "auto 480p": [832, 480] };
+const LARGEST_OF = { "auto 540p": [960, 544], "auto 480p": [832, 480], "auto small model": [256, 112] };
 // Attention takes this much of a dense step per token, in parts of all else: 9.1 against 3.3 s at 85,680 tokens
 // on an H200.
 const ATTENTION_PER_TOKEN = 9.1 / 3.3 / 85680;
