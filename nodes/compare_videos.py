@@ -1,13 +1,11 @@
 import os
-from fractions import Fraction
-
-import torch
 
 import folder_paths
-from comfy_api.latest import InputImpl, Types, io, ui
+from comfy_api.latest import io, ui
 
-from ..liveditor_core.footage.comparison import LAYOUTS, for_preview, frames_beside, lay_out
-from .types import CATEGORY, Source
+from ..liveditor_core.footage.comparison import LAYOUTS, PREVIEW, ComparedVideo, Pairs
+from ..liveditor_core.progress import check, watch
+from .types import CATEGORY, Source, named
 
 NAME = "Compare Videos"
 
@@ -52,29 +50,25 @@ class CompareVideos(io.ComfyNode):
 
     @classmethod
     def execute(cls, before, after, layout) -> io.NodeOutput:
-        edit = after.get_components()
-        after_frames, fps = edit.images[..., :3], Fraction(edit.frame_rate)
-        before_frames = frames_beside(before, after_frames, fps)
-
-        def clip(frames):
-            return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, audio=edit.audio, frame_rate=fps))
-
-        player = _write_preview(before_frames, after_frames, clip)
-        return io.NodeOutput(clip(lay_out(before_frames, after_frames, layout)), ui={"liveditor_compare": [player]})
+        with named(NAME):
+            pairs = Pairs(before, after, check)
+            temp = folder_paths.get_temp_directory()
+            player = _write_preview(ComparedVideo(pairs, PREVIEW, temp, watch))
+        return io.NodeOutput(ComparedVideo(pairs, layout, temp, watch), ui={"liveditor_compare": [player]})
 
 
-def _write_preview(before, after, clip):
+def _write_preview(preview):
     """Write what the player plays: both next to each other in one file. Where it is, and its measures."""
-    shown = torch.cat([for_preview(frames) for frames in (before, after)], dim=2)
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
         "liveditor/compare", folder_paths.get_temp_directory()
     )
-    video, file = clip(shown), f"{name}_{counter:05}_.mp4"
-    video.save_to(os.path.join(folder, file), format=Types.VideoContainer.MP4, codec=Types.VideoCodec.H264, crf=18)
+    file = f"{name}_{counter:05}_.mp4"
+    preview.save_to(os.path.join(folder, file))
+    width, height = preview.shown
     return {
         **ui.SavedResult(file, subfolder, io.FolderType.temp),
-        "frames": len(shown),
-        "fps": round(float(video.get_frame_rate()), 3),
-        "width": shown.shape[2] // 2,
-        "height": shown.shape[1],
+        "frames": len(preview),
+        "fps": round(float(preview.rate), 3),
+        "width": width,
+        "height": height,
     }

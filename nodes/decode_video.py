@@ -1,12 +1,15 @@
+import folder_paths
 from comfy_api.latest import io
 
 from ..liveditor_core.footage.source_video import OutputForm
 from ..liveditor_core.vae.latent_to_video import decode_edit
 from .checks import require_wan_vae
+from .connections import taken, taken_by_prompt
 from .types import CATEGORY, Source, named
 
 NAME = "Decode Video"
 FPS_CHOICES = ("as edited", "as the source")
+IMAGES = 1  # the output
 
 
 class DecodeVideo(io.ComfyNode):
@@ -37,15 +40,15 @@ class DecodeVideo(io.ComfyNode):
                     "original_size",
                     default=False,
                     tooltip="Scale the edit back to the source's size. Bars from fit pad are cut; where fit crop cut "
-                    "edges off, the source's own edges come back unedited.",
+                    "wide edges off, the source's own edges come back unedited (Encode Source Video's report says so).",
                 ),
                 io.Combo.Input(
                     "tiling",
                     options=["auto", "tiled"],
                     default="auto",
                     advanced=True,
-                    tooltip="auto decodes in one go and falls back to tiles when memory runs out. tiled uses least "
-                    "memory.",
+                    tooltip="auto decodes whole frames, a few at a time, and falls back to tiles when memory runs out. "
+                    "tiled uses least memory.",
                 ),
                 io.Int.Input(
                     "tile_size",
@@ -72,21 +75,45 @@ class DecodeVideo(io.ComfyNode):
                     tooltip="Only with a mask: over how many pixels the edit fades in from the mask's edge, inwards. 0 "
                     "is a hard edge.",
                 ),
+                io.Boolean.Input(
+                    "whole_video",
+                    default=False,
+                    optional=True,
+                    tooltip="Give the whole video, with the edited part in its place, at the source's size and frame "
+                    "rate and with its sound untouched; all other frames are the source's own.",
+                ),
             ],
             outputs=[
-                io.Video.Output(tooltip="The edited video, with the source's sound. For Save Video."),
-                io.Image.Output(tooltip="Its frames."),
+                io.Video.Output(
+                    tooltip="The edited video, with the source's sound. For Save Video; it is written frame by frame, "
+                    "however long it is."
+                ),
+                io.Image.Output(tooltip="Its frames, only made where something is connected: they lie in memory."),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_):
+        return taken_by_prompt(cls.hidden, IMAGES)
+
+    @classmethod
     def execute(
-        cls, samples, vae, source, fps, original_size, tiling, tile_size, mask=None, feather=8
+        cls, samples, vae, source, fps, original_size, tiling, tile_size, mask=None, feather=8, whole_video=False
     ) -> io.NodeOutput:
         require_wan_vae(vae, NAME)
         form = OutputForm(original_rate=fps == FPS_CHOICES[1], original_size=original_size)
-        tile_size = tile_size if tiling == "tiled" else None
         with named(NAME):
-            return io.NodeOutput(
-                *decode_edit(samples, vae, source, form, tile_size=tile_size, mask=mask, feather=feather)
+            video = decode_edit(
+                samples,
+                vae,
+                source,
+                form,
+                folder_paths.get_temp_directory(),
+                tile_size=tile_size if tiling == "tiled" else None,
+                mask=mask,
+                feather=feather,
+                whole=whole_video,
             )
+            images = video.get_components().images if taken(cls.hidden, IMAGES) else None
+        return io.NodeOutput(video, images)

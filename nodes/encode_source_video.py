@@ -3,7 +3,7 @@ from comfy_api.latest import io
 
 from ..liveditor_core.footage import geometry
 from ..liveditor_core.model.registration import SOURCE_KEY
-from ..liveditor_core.vae.source_to_latent import CUSTOM, SizeWanted, encode_source
+from ..liveditor_core.vae.source_to_latent import CUSTOM, PartWanted, SizeWanted, encode_source
 from .checks import require_wan_vae
 from .types import CATEGORY, Source, named
 
@@ -30,8 +30,8 @@ class EncodeSourceVideo(io.ComfyNode):
                 io.MultiType.Input(
                     "video",
                     types=[io.Video, io.Image],
-                    tooltip="The video to edit: a VIDEO from Load Video, or a batch of IMAGE frames (then set "
-                    "image fps).",
+                    tooltip="The video to edit: a VIDEO from Load Video, trimmed or not, or a batch of IMAGE frames "
+                    "(then set image fps). Any file that FFmpeg reads; it is read by time, a few frames at a time.",
                 ),
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE from Load LIVEditor or Load VAE."),
                 io.Combo.Input(
@@ -39,7 +39,9 @@ class EncodeSourceVideo(io.ComfyNode):
                     options=[*geometry.PRESETS, CUSTOM],
                     default="auto 540p",
                     tooltip="Size of the edit. auto picks the trained size nearest in shape to your video, for example "
-                    "960x544 for 16:9. custom uses width and height below.",
+                    "960x544 for 16:9, or, where that would cut off more than 3 %, a size of the same area in your "
+                    "video's own shape. auto small model is for the model that comes with the pack. custom uses width "
+                    "and height below.",
                 ),
                 io.Int.Input(
                     "width",
@@ -77,7 +79,7 @@ class EncodeSourceVideo(io.ComfyNode):
                     min=0.0,
                     max=86400.0,
                     step=0.01,
-                    tooltip="Where in the video to begin, in seconds.",
+                    tooltip="Where in the video to begin, in seconds from its first picture.",
                 ),
                 io.Int.Input(
                     "max_frames",
@@ -90,12 +92,17 @@ class EncodeSourceVideo(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "image_fps",
-                    default=16.0,
-                    min=0.01,
+                    default=0.0,
+                    min=0.0,
                     max=1000.0,
                     step=0.01,
-                    advanced=True,
-                    tooltip="Only for IMAGE input: the frame rate of the frames.",
+                    tooltip="Only for IMAGE input, which must say it: the frame rate of the frames, for example from "
+                    "Get Video Components.",
+                ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="The sound of IMAGE frames, or another one for a VIDEO. It begins with the first frame.",
                 ),
                 io.Conditioning.Input(
                     "positive",
@@ -122,29 +129,46 @@ class EncodeSourceVideo(io.ComfyNode):
                     tooltip="The negative prompt with the source attached, for stock samplers.",
                 ),
                 io.Latent.Output("latent", tooltip="An empty latent of the right size, for stock samplers."),
+                io.String.Output(
+                    "report",
+                    tooltip="What was found in the video: rate, variable or not, size, depth, colours, rotation, sound "
+                    "tracks, damage; what is edited of it, and what will stay unedited. The log has the same.",
+                ),
             ],
         )
 
     @classmethod
     def execute(
-        cls, video, vae, size, width, height, fit, fps, start, max_frames, image_fps, positive=None, negative=None
+        cls,
+        video,
+        vae,
+        size,
+        width,
+        height,
+        fit,
+        fps,
+        start,
+        max_frames,
+        image_fps,
+        audio=None,
+        positive=None,
+        negative=None,
     ) -> io.NodeOutput:
         require_wan_vae(vae, NAME)
         with named(NAME):
-            source = encode_source(
+            source, report = encode_source(
                 video,
                 vae,
                 SizeWanted(size, width, height, fit),
-                start=start,
-                max_frames=max_frames,
-                at_source_rate=fps == FPS_CHOICES[1],
+                PartWanted(start, max_frames, fps == FPS_CHOICES[1]),
                 image_fps=image_fps,
+                audio=audio,
             )
         attached = [
             cls._attach(conditioning, source, name)
             for conditioning, name in ((positive, "positive"), (negative, "negative"))
         ]
-        return io.NodeOutput(source, *attached, {"samples": source.latent.new_zeros(source.latent.shape)})
+        return io.NodeOutput(source, *attached, {"samples": source.latent.new_zeros(source.latent.shape)}, report)
 
     @staticmethod
     def _attach(conditioning, source, name):

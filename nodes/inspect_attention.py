@@ -90,10 +90,10 @@ class InspectAttention(io.ComfyNode):
             )
         heat = plots.heat_of(record, step, None if block < 0 else block, None if head < 0 else head)
         most = heat.max().item()
-        frames = source.read_frames(AS_EDITED)
+        frames = torch.stack(list(source.unedited(AS_EDITED)))
         frames = plots.over_frames(frames, heat / most if most else heat, opacity)
         video = InputImpl.VideoFromComponents(
-            Types.VideoComponents(images=frames, audio=source.audio, frame_rate=source.fps)
+            Types.VideoComponents(images=frames, audio=source.sound(AS_EDITED), frame_rate=source.fps)
         )
         report = (
             f"step {step}: the most retrieved part of the source is read by {most:.0%} of the heads, an average part "

@@ -2,7 +2,7 @@ from comfy_api.latest import io
 
 from ..liveditor_core.sampling.edit import edit
 from .checks import require_liveditor
-from .types import CATEGORY, Source
+from .types import CATEGORY, Source, named
 
 NAME = "LIVEdit Sampler"
 
@@ -83,6 +83,7 @@ class LIVEditSampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, source, seed, steps, cfg, shift, mask=None) -> io.NodeOutput:
         require_liveditor(model, NAME)
-        return io.NodeOutput(
-            *edit(model, positive, negative, source, seed=seed, steps=steps, cfg=cfg, shift=shift, mask=mask)
-        )
+        with named(NAME):
+            return io.NodeOutput(
+                *edit(model, positive, negative, source, seed=seed, steps=steps, cfg=cfg, shift=shift, mask=mask)
+            )

@@ -5,7 +5,7 @@ import contextlib
 from comfy_api.latest import io
 
 from ..liveditor_core.checkpoint.weights import CheckpointError
-from ..liveditor_core.footage.reader import FootageError
+from ..liveditor_core.footage.errors import FootageError
 
 CATEGORY = "LIVEditor"
 Source = io.Custom("LIVEDITOR_SOURCE")

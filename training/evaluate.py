@@ -16,7 +16,7 @@ import torch
 import folder_paths
 import nodes as host_nodes
 from comfy_api.latest import InputImpl
-from liveditor.liveditor_core.footage.geometry import fit_frames
+from liveditor.liveditor_core.footage.source_video import AS_EDITED
 from liveditor.nodes import LIVEditorExtension
 from liveditor.nodes.decode_video import DecodeVideo
 from liveditor.nodes.encode_source_video import EncodeSourceVideo
@@ -92,8 +92,7 @@ def measure(nano, folder, cases=CASES, settings=SETTINGS, phrases=1):
     rows = []
     for name, start in cases:
         source = nano.source(Path(folder) / name, start)
-        original = source.read_original()
-        pixels = fit_frames(original[: source.frames], source.width, source.height, "crop")
+        pixels = torch.stack(list(source.unedited(AS_EDITED)))
         for label, ratios in settings:
             model = nano.with_settings(ratios)
             for edit in EDITS:
@@ -159,9 +158,7 @@ def draw_frames(nano, clip, start, path):
 
     source = nano.source(clip, start)
     middle = source.frames // 2
-    frames = [
-        ("the source", fit_frames(source.read_original()[middle : middle + 1], source.width, source.height, "crop")[0])
-    ]
+    frames = [("the source", list(source.unedited(AS_EDITED))[middle])]
     model = nano.with_settings(RECOMMENDED["ratios"])
     frames += [
         (HELD_OUT[edit][0], nano.frames_of(nano.edit(model, source, HELD_OUT[edit][0]), source)[middle])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import comfy.latent_formats
-from liveditor.liveditor_core.vae import whole_clip
+from liveditor.liveditor_core.vae import many_frames
 
 # Features of a patch of 4 and of 8 pixels, and how many of them keep how they change in time.
 MEANS_1, MEANS_2, DIFFERENCES = 24, 23, 8
@@ -46,12 +46,12 @@ def _encoder(vae, x):
     for place in range(4):  # patches of 2 x 2 pixels, whole
         y, x_ = divmod(place, 2)
         first.resample[1].weight[3 * place : 3 * place + 3, :3, y, x_] = torch.eye(3)
-    small = whole_clip.resample(
-        first, _run(encoder.downsamples, first, whole_clip.causal(encoder.conv1, x.movedim(1, -1)))
+    small = many_frames.resample(
+        first, _run(encoder.downsamples, first, many_frames.causal(encoder.conv1, x.movedim(1, -1)))
     )
     _set_patches(second.resample[1].weight, _components(_patches(small[..., :12]), MEANS_1), 12)
     _set_pairs(second.time_conv.weight, range(MEANS_1), [(MEANS_1 + i, i, 1) for i in range(DIFFERENCES)])
-    middle = whole_clip.resample(second, _run(encoder.downsamples, second, small, before=first))
+    middle = many_frames.resample(second, _run(encoder.downsamples, second, small, before=first))
 
     wide = _run(encoder.downsamples, third, middle, before=second)
     components = _components(_patches(wide[..., :32]), MEANS_2)
@@ -65,10 +65,10 @@ def _encoder(vae, x):
         [*range(MEANS_2), *range(FEATURES, FEATURES + MEANS_2), 62, 63],
         [(start + MEANS_2 + i, i, sign) for sign, start in ((1, 0), (-1, FEATURES)) for i in range(DIFFERENCES)],
     )
-    large = whole_clip.resample(third, wide)
+    large = many_frames.resample(third, wide)
 
     head = encoder.head
-    values = whole_clip.activation(head[0], large)
+    values = many_frames.activation(head[0], large)
     values = values[..., :FEATURES] - values[..., FEATURES : 2 * FEATURES]
     matrix, mean = _whiten(values, x)
     head[2].weight[:16, :FEATURES, -1, 1, 1], head[2].weight[:16, FEATURES : 2 * FEATURES, -1, 1, 1] = matrix, -matrix
@@ -86,7 +86,7 @@ def _decoder(vae, x, small, middle, large):
             block.shortcut.weight[: block.shortcut.weight.shape[1], :, 0, 0, 0] = torch.eye(
                 block.shortcut.weight.shape[1]
             )
-    z = whole_clip.encode(vae, x).movedim(1, -1)
+    z = many_frames.encode(vae, x).movedim(1, -1)
     _solve(decoder.conv1.weight[:, :, -1], decoder.conv1.bias, z, large)
     for layer, means in ((first, MEANS_2), (second, MEANS_1)):
         for frame, sign in ((0, -1), (1, 1)):
@@ -97,14 +97,14 @@ def _decoder(vae, x, small, middle, large):
     def solve(layer, before, y, target):
         y = _run(decoder.upsamples, layer, y, before)
         if layer.mode == "upsample3d":
-            pairs = whole_clip.causal(layer.time_conv, y[:, 1:]).unflatten(-1, (2, -1)).movedim(-2, 2).flatten(1, 2)
+            pairs = many_frames.causal(layer.time_conv, y[:, 1:]).unflatten(-1, (2, -1)).movedim(-2, 2).flatten(1, 2)
             y = torch.cat([y[:, :1], pairs], dim=1)
         y = y.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         conv = layer.resample[1]
         _solve(conv.weight, conv.bias, y, target)
-        return whole_clip.convolve(y, conv.weight, conv.bias, padding=1)
+        return many_frames.convolve(y, conv.weight, conv.bias, padding=1)
 
-    y = solve(first, None, whole_clip.causal(decoder.conv1, z), middle)
+    y = solve(first, None, many_frames.causal(decoder.conv1, z), middle)
     y = solve(second, first, y, small)
     y = solve(third, second, y, x.movedim(1, -1))
     conv = third.resample[1]
@@ -115,7 +115,7 @@ def _decoder(vae, x, small, middle, large):
     _solve(
         decoder.head[2].weight[:, :, -1],
         decoder.head[2].bias,
-        whole_clip.activation(decoder.head[0], y),
+        many_frames.activation(decoder.head[0], y),
         x.movedim(1, -1),
     )
 
@@ -124,7 +124,7 @@ def _run(layers, until, x, before=None):
     """Run layers up to `until`, itself not included, from after `before` on."""
     layers = list(layers)
     for layer in layers[layers.index(before) + 1 if before is not None else 0 : layers.index(until)]:
-        x = whole_clip.LAYERS[type(layer).__name__](layer, x)
+        x = many_frames.LAYERS[type(layer).__name__](layer, x)
     return x
 
 

@@ -12,7 +12,7 @@ import av
 import torch
 
 from liveditor.liveditor_core.footage.geometry import fit_frames
-from liveditor.liveditor_core.footage.timing import frame_indices
+from liveditor.liveditor_core.footage.timing import frame_at, frame_time
 
 from .edits import EDITS, HELD_OUT, PHRASES
 
@@ -84,5 +84,5 @@ def source_frames(path, like, fps, start=0):
         rate = Fraction(container.streams.video[0].average_rate)
     first = round(start * rate)
     frames = read_video(path, first + math.ceil(len(like) * rate / fps))[0][first:]
-    chosen = frames[frame_indices(len(frames), rate, fps)[: len(like)]]
+    chosen = [frames[frame_at(frame_time(i, Fraction(fps)), rate, len(frames))] for i in range(len(like))]
     return torch.cat([fit_frames(frame[None].float() / 255, like.shape[2], like.shape[1], "crop") for frame in chosen])

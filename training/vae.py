@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import comfy.latent_formats
 import comfy.ldm.wan.vae
 from liveditor.liveditor_core.footage.geometry import fit_frames
-from liveditor.liveditor_core.vae import whole_clip
+from liveditor.liveditor_core.vae import many_frames
 
 from .common import (
     CLIP,
@@ -60,7 +60,7 @@ def _in_one_pass(function):
 if torch.cuda.is_available():
     torch._dynamo.config.recompile_limit = 64  # one for every width, with and without gradients
     torch.backends.cudnn.benchmark = True
-    whole_clip.normalise_and_gate = _in_one_pass(whole_clip.normalise_and_gate)
+    many_frames.normalise_and_gate = _in_one_pass(many_frames.normalise_and_gate)
 
 
 class Autoencoder(torch.nn.Module):
@@ -84,10 +84,10 @@ class Autoencoder(torch.nn.Module):
         )
 
     def encode(self, x):
-        return whole_clip.encode(self.vae, x)
+        return many_frames.encode(self.vae, x)
 
     def decode(self, z):
-        return whole_clip.decode(self.vae, z)
+        return many_frames.decode(self.vae, z)
 
     def host_weights(self):
         """State dict for the host, which expects Wan's means and deviations."""

@@ -1,61 +1,121 @@
-"""Source and edit beside each other, frame by frame."""
+"""Source and edit beside each other, at the same times, a frame at a time."""
 
 from fractions import Fraction
 
 import torch
 
+from .edited_video import EditedVideo
 from .geometry import fit_frames, resize
-from .source_video import OutputForm, SourceVideo
-from .timing import take_frames
+from .made_video import MadeVideo
+from .reader import open_clip
+from .source_video import SourceVideo, repeat_last
+from .timing import frame_time
+from .writer import VideoForm
 
 LAYOUTS = ("side by side", "above each other", "wipe")
 LARGEST_PREVIEW = 1920  # pixels a side; browsers decode twice that in hardware
+PREVIEW = "preview"
 
 
-def lay_out(before: torch.Tensor, after: torch.Tensor, layout: str) -> torch.Tensor:
-    """Both clips in one picture, in one of LAYOUTS.  # [F, H, W, 3] each"""
-    if layout == "wipe":
-        return wipe(before, after)
-    return torch.cat([before, after], dim=2 if layout == "side by side" else 1)
-
-
-def wipe(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """A border that runs once over the picture from left to right and leaves the second clip behind it.
+def lay_out(before: torch.Tensor, after: torch.Tensor, layout: str, progress: float) -> torch.Tensor:
+    """Two pictures in one, in one of LAYOUTS.
 
     Args:
-        before, after: [F, H, W, 3], F at least 1.
-
-    Returns:
-        [F, H, W, 3].
+        before, after: [H, W, 3].
+        progress: 0..1 through the video; of a wipe, whose border runs over the picture once, from left to right, and
+            leaves the second picture behind it.
     """
-    out, width = before.clone(), before.shape[2]
-    for i in range(len(out)):
-        border = round(width * i / max(1, len(out) - 1))
-        out[i, :, :border] = after[i, :, :border]
-        if 0 < border < width:
-            out[i, :, border - 1 : border + 1] = 1
+    if layout != "wipe":
+        return torch.cat([before, after], dim=1 if layout == "side by side" else 0)
+    out, border = before.clone(), round(before.shape[1] * progress)
+    out[:, :border] = after[:, :border]
+    if 0 < border < before.shape[1]:
+        out[:, border - 1 : border + 1] = 1
     return out
 
 
-def frames_beside(before, after, fps):
-    """The frames of `before` at the times of those of `after`, at their size.  # [F, H, W, 3]"""
-    height, width = after.shape[1:3]
-    if isinstance(before, SourceVideo):
-        form = OutputForm(
-            original_rate=fps == before.original_fps and len(after) % before.original_frames == 0,
-            original_size=(width, height) == (before.original_width, before.original_height),
+class Pairs:
+    """The frames of an edit, each with what the source shows at its time.
+
+    Args:
+        before: SourceVideo, or any VIDEO.
+        after: VIDEO.
+        check: called while files are read; may raise to stop.
+    """
+
+    def __init__(self, before, after, check):
+        self._before, self._after = before, after
+        self._clip = before.clip if isinstance(before, SourceVideo) else open_clip(before, check=check)
+        self._edit = open_clip(after, check=check)
+        self.rate, self.width, self.height = self._edit.rate, self._edit.width, self._edit.height
+        self.sound, self.colours = self._edit.sound, self._edit.colours
+        self.count = max(1, round(self._edit.length() * self.rate))
+
+    def frames(self, first=0):
+        """(before, after), [H, W, 3] each, of the size of the edit."""
+        numbers = range(first, self.count)
+        after = repeat_last(self._edit.frames_at(frame_time(i, self.rate) for i in numbers), len(numbers))
+        for unedited, edit in zip(self._unedited(numbers), after, strict=True):
+            yield self._fitted(unedited), edit
+
+    def _unedited(self, numbers):
+        """Frames of the source; of a batch of edits, which start over, in several readings."""
+        times = [self._clip_time(i) for i in numbers]
+        starts = [0, *(i for i in range(1, len(times)) if times[i] < times[i - 1]), len(times)]
+        for first, end in zip(starts, starts[1:], strict=False):
+            yield from repeat_last(self._clip.frames_at(times[first:end]), end - first)
+
+    def _clip_time(self, index):
+        """When in the clip of the source a frame of the edit shows."""
+        if isinstance(self._before, SourceVideo):
+            if isinstance(self._after, EditedVideo):
+                return self._after.clip_time(index)
+            return frame_time(index, self.rate) + (0 if self._is_whole_clip() else self._before.start)
+        return frame_time(index, self.rate)
+
+    def _is_whole_clip(self):
+        """Whether an edit that was loaded again is as long as the whole clip and not as the part."""
+        seconds, frame = self._edit.length(), 1 / self.rate
+        part = self._before.original_frames / self._before.original_fps
+        return abs(seconds - part) > 2 * frame and abs(seconds - self._clip.length()) <= 2 * frame
+
+    def _fitted(self, frame):
+        frame, source = frame[..., :3], self._before
+        if isinstance(source, SourceVideo):
+            if (self.width, self.height) == (source.original_width, source.original_height):
+                return frame
+            frame = source.fitted(frame)
+            return fit_frames(frame.unsqueeze(0), self.width, self.height, "pad")[0]
+        return fit_frames(frame.unsqueeze(0), self.width, self.height, "pad", self._clip.pixel_aspect)[0]
+
+
+class ComparedVideo(MadeVideo):
+    """Source and edit in one VIDEO.
+
+    Args:
+        layout: of LAYOUTS, or PREVIEW: side by side, not larger than browsers play well and of even sides.
+        folder, watch: as in MadeVideo.
+    """
+
+    def __init__(self, pairs: Pairs, layout: str, folder, watch):
+        self._pairs, self._layout = pairs, layout
+        width, height = pairs.width, pairs.height
+        if layout == PREVIEW:
+            scale = min(1, LARGEST_PREVIEW / max(height, width))
+            width, height = (max(2, round(side * scale / 2) * 2) for side in (width, height))
+        self.shown = width, height
+        if layout != "wipe":
+            width, height = (width, 2 * height) if layout == "above each other" else (2 * width, height)
+        super().__init__(
+            VideoForm(width, height, pairs.rate, pairs.colours, False, Fraction(1)), pairs.sound, folder, watch
         )
-        frames = before.read_frames(form)
-        indices = [i % len(frames) for i in range(len(after))]  # a batch of edits comes one after the other
-    else:
-        parts = before.get_components()
-        frames, rate = parts.images[..., :3], Fraction(parts.frame_rate)
-        indices = [min(len(frames) - 1, int((i + Fraction(1, 2)) / fps * rate)) for i in range(len(after))]
-    return fit_frames(take_frames(frames, indices), width, height, "pad")
 
+    def count(self):
+        return self._pairs.count
 
-def for_preview(frames):
-    """Not larger than browsers play well, and of even sides, as H.264 wants them."""
-    height, width = frames.shape[1:3]
-    scale = min(1, LARGEST_PREVIEW / max(height, width))
-    return resize(frames, max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
+    def made(self, first):
+        for index, pair in enumerate(self._pairs.frames(first), first):
+            if self._layout == PREVIEW:
+                pair = [resize(frame.unsqueeze(0), *self.shown)[0] for frame in pair]
+            layout = "side by side" if self._layout == PREVIEW else self._layout
+            yield lay_out(*pair, layout, index / max(1, self.count() - 1))

@@ -1,69 +1,155 @@
 """Regions: masks of where the edit shows; every pixel outside stays the source's own, bit for bit."""
 
-import scipy.ndimage
+import functools
+import logging
+from bisect import bisect_right
+
 import torch
 
-from .geometry import FRAMES_AT_ONCE, VAE_STRIDE, fit_frames, resize
-from .source_video import AS_EDITED, OutputForm, SourceVideo, restore_size
-from .timing import FRAMES_PER_LATENT, pad_frames
+from .feather import fade_in
+from .geometry import VAE_STRIDE, Box, edited_box, placement
+from .mask_sizes import Span, resample
+from .source_video import AS_EDITED, OutputForm, SourceVideo
+from .timing import FRAMES_PER_LATENT, padded_frame_count
 
 LATENT_KEY = "liveditor_mask"  # in a LATENT: the mask that it was sampled with
+# Masks that went through a video file or a segmenter have black that is not quite 0 and white that is not quite 1
+# (16 and 235 of 255 are 0.06 and 0.92). In between, soft mattes rise evenly.
+BLACK, WHITE = 0.1, 0.9
+NEARLY_ALL = 0.95
+MOST_OFF = 2  # frames: segmenters and loaders lose or repeat one or two at the ends of a clip
 
 
-def fit_mask(mask: torch.Tensor, source: SourceVideo, form: OutputForm) -> torch.Tensor:
-    """Bring masks to the frames and the size of an output.
+class Region:
+    """Where an edit shows in an output, made frame by frame.
 
     A mask of the edit's size lies on the edit's frames; one of any other size covers the whole picture of the source.
+    Up to BLACK it is outside, from WHITE on it is wholly inside.
 
     Args:
-        mask: [M, H, W] in 0..1: one for all frames, one per edited frame, one per frame of the part of the source
-            that is edited, or one per frame of the whole video, which more masks than up to the end of that part are
-            taken for.
+        mask: [M, H, W] in 0..1, single ones of two and of four dimensions too: one for all frames, one per edited
+            frame, one per frame of the part of the source that is edited, as decoded or at its nominal rate, or one
+            per frame of the whole video, which more masks than up to the end of that part are taken for.
         form: of the output.
-
-    Returns:
-        [F, height, width], F = 1 for a mask that serves all frames.
+        feather: pixels of the output over which the edit fades in from the mask's edge, inwards.
 
     Raises:
-        ValueError: another number of masks, or nothing is in them.
+        ValueError: another number of masks, or nothing is in those that the output needs.
     """
-    mask = (
-        mask.reshape(-1, *mask.shape[-2:]).float().clamp(0, 1)
-    )  # nodes give single masks of two and of four dimensions too
-    if not mask.any():
-        raise ValueError(
-            "Mask: must cover some of the picture, got one that is empty everywhere. Paint where the edit shall "
-            "be, or connect no mask."
+
+    def __init__(self, mask: torch.Tensor, source: SourceVideo, form: OutputForm, feather: int = 0):
+        self._masks = mask.reshape(-1, *mask.shape[-2:])
+        self._indices = _mask_of_each_frame(len(self._masks), source, form)
+        _check_share(self._masks, sorted(set(self._indices)))
+        self._place(source, form)
+        self._feather = feather
+        self._kept = None, None
+
+    def __len__(self):
+        """How many frames the output has."""
+        return len(self._indices)
+
+    def weights(self, i: int) -> torch.Tensor:
+        """How much of the edit every pixel of frame `i` of the output gets; 0 is exactly the source's pixel.
+
+        Returns:
+            [H, W] on the CPU, to be read only: it is kept for the next frame that the same mask serves.
+        """
+        index = self._indices[i]
+        if index != self._kept[0]:
+            self._kept = index, self._make(self._masks[index])
+        return self._kept[1]
+
+    def _place(self, source, form):
+        """Find what of a mask each pixel of the output lies on, how far the edit reaches, and where edges count."""
+        edit = Box(0, 0, source.width, source.height)
+        original = Box(0, 0, source.original_width, source.original_height)
+        mask = Box(0, 0, self._masks.shape[2], self._masks.shape[1])
+        sizes = *original[2:], *edit[2:], source.fit, source.pixel_aspect
+        picture = placement(*sizes)
+        self._output = original if form.original_size else edit
+        if form.original_size:
+            self._reached = edited_box(*sizes)
+        else:
+            self._reached = edit if mask == edit else picture.within(edit)
+        # The picture's own border is no edge, though black bars lie behind it; where crop cut it off there is one.
+        self._faded = self._output if form.original_size else self._reached
+        on_output, on_mask = original if form.original_size else picture, picture if mask == edit else mask
+        self._columns, self._rows = (
+            _span(*(box[axis::2] for box in (self._reached, on_output, on_mask))) for axis in (0, 1)
         )
-    if len(mask) > 1:
-        mask = mask[_frames(len(mask), source, form.original_rate)]
-    mask = mask.unsqueeze(-1)
-    on_the_edit = mask.shape[1:3] == (source.height, source.width)
-    if on_the_edit and form.original_size:
-        mask = restore_size(
-            mask, source, lambda: mask.new_zeros(len(mask), source.original_height, source.original_width, 1)
-        )
-    elif not on_the_edit:
-        mask = resize(mask, source.original_width, source.original_height)
-        if not form.original_size:
-            mask = fit_frames(mask, source.width, source.height, source.fit)
-    return mask.squeeze(-1)
+
+    def _make(self, mask):
+        mask = mask.cpu().float().sub(BLACK).div_(WHITE - BLACK).clamp_(0, 1)
+        mask = resample(mask, self._rows, self._columns)
+        reached, output, faded = self._reached, self._output, self._faded
+        if reached != output:
+            around = reached.left, output.right - reached.right, reached.top, output.bottom - reached.bottom
+            mask = torch.nn.functional.pad(mask, around)
+        if self._feather:
+            fade_in(mask[faded.top : faded.bottom, faded.left : faded.right], self._feather)
+        return mask
 
 
-def _frames(count, source, original_rate):
-    """Which of `count` masks belongs to each frame of the output."""
-    whole_video = count >= source.first_frame + source.original_frames and count != source.frames
-    if count == source.original_frames or whole_video:
-        first = 0 if count == source.original_frames else source.first_frame
-        indices = range(source.original_frames) if original_rate else source.edited_indices()
-        return [first + i for i in indices]
-    if count == source.frames:
-        return source.shown_indices() if original_rate else list(range(count))
+def _span(reached, on_output, on_mask):
+    """Along an axis: what of the mask is reached, from where the picture begins and ends on output and mask."""
+    step = (on_mask[1] - on_mask[0]) / (on_output[1] - on_output[0])
+    return Span(reached[1] - reached[0], on_mask[0] + (reached[0] - on_output[0]) * step, step)
+
+
+def _mask_of_each_frame(count, source, form):
+    """Which of `count` masks belongs to each frame of the output: the one of what is visible at its time."""
+    times = source.times(form)
+    if count == 1:
+        return [0] * len(times)
+
+    def visible(time):
+        return max(0, bisect_right(source.stamps, time) - 1)
+
+    decoded, before = len(source.stamps), functools.cache(source.frames_before)
+    readings = (
+        (source.frames, "edited frames", lambda time: int(time * source.fps)),
+        (decoded, "frames of the source", visible),
+        (source.original_frames, "frames of the source at its rate", lambda time: int(time * source.original_fps)),
+    )
+    for off in range(MOST_OFF + 1):
+        found = next((reading for reading in readings if abs(reading[0] - count) == off < count), None)
+        # Counting may mean to read through the whole file.
+        if found is None and count >= decoded - off and count >= before() + decoded - off:
+            found = (
+                before() + decoded,
+                "frames of the video up to the part's end",
+                lambda time: before() + visible(time),
+            )
+        if found:
+            number, what, index = found
+            if off:
+                logging.warning(
+                    f"LIVEditor: {count} masks, taken for those of the {number} {what}"
+                    + (", the last one again for what is missing." if count < number else ".")
+                )
+            return [min(count - 1, number - 1, index(time)) for time in times]
     raise ValueError(
         f"Mask: must be one for all frames, or one for each of the {source.frames} edited frames or of the "
-        f"source's {source.original_frames}, got {count} masks. "
-        "Make them from the video that is edited."
+        f"source's {decoded}, got {count} masks. Make them from the video that is edited."
     )
+
+
+def _check_share(masks, used):
+    if not any((masks[i] > BLACK).any() for i in used):
+        raise ValueError(
+            "Mask: must cover some of the picture in the part that is edited, got one that is empty everywhere there. "
+            "Paint where the edit shall be, or connect no mask."
+        )
+    step = max(1, min(masks.shape[1:]) // 256)  # some of the pixels: all of 300 masks at 3840x2160 take seconds
+    some = masks[:, ::step, ::step]
+    share = sum(int(torch.count_nonzero(some[i] > BLACK)) for i in used) / (len(used) * some[0].numel())
+    # All white is meant so; all but black is what an inverted mask or a matte of little contrast looks like.
+    if share >= NEARLY_ALL and any((masks[i] < WHITE).any() for i in used):
+        logging.warning(
+            f"LIVEditor: the mask has {int(share * 100)} % of the picture inside, so that nearly all of it may change. "
+            f"Outside is what is darker than {BLACK:.0%}: if less is meant, invert the mask or raise its contrast."
+        )
 
 
 def latent_mask(mask: torch.Tensor, source: SourceVideo) -> torch.Tensor:
@@ -71,49 +157,35 @@ def latent_mask(mask: torch.Tensor, source: SourceVideo) -> torch.Tensor:
 
     Returns:
         [1, 1, T, H, W] of 0 and 1.
+
+    Raises:
+        ValueError: what `Region` raises, or nothing of the mask is left at the size of the edit.
     """
-    mask = fit_mask(mask, source, AS_EDITED)
-    mask = pad_frames(mask.expand(source.frames, -1, -1).unsqueeze(-1)).squeeze(-1)
-    cells = torch.nn.functional.max_pool2d((mask > 0).float(), VAE_STRIDE)
-    return torch.stack([cells[0], *(frames.amax(dim=0) for frames in cells[1:].split(FRAMES_PER_LATENT))])[None, None]
-
-
-def weights(mask: torch.Tensor, feather: int) -> torch.Tensor:
-    """How much of the edit every pixel gets: rises from a mask's edge inwards, over `feather` pixels.
-
-    The picture's own border is no edge.
-
-    Args:
-        mask: [F, H, W], from `fit_mask`.
-
-    Returns:
-        [F, H, W], 0 where the mask is 0.
-    """
-    return torch.stack([_risen(one, feather) for one in mask]) if feather else mask
-
-
-def _risen(mask, feather):
-    inside = mask > 0
-    if inside.all():
-        return mask
-    depth = torch.from_numpy(scipy.ndimage.distance_transform_edt(inside.cpu().numpy())).to(mask)
-    return mask * (depth / (feather + 1)).clamp(max=1)
+    region = Region(mask, source, AS_EDITED)
+    latents = (padded_frame_count(len(region)) - 1) // FRAMES_PER_LATENT + 1
+    cells = torch.zeros(1, 1, latents, source.height // VAE_STRIDE, source.width // VAE_STRIDE)
+    for i in range(len(region)):  # frames that are added for the VAE repeat the last one, in the same latent frame
+        opened = torch.nn.functional.max_pool2d((region.weights(i) > 0).float()[None], VAE_STRIDE)[0]
+        latent = cells[0, 0, -(-i // FRAMES_PER_LATENT)]
+        torch.maximum(latent, opened, out=latent)
+    if not cells.any():
+        raise ValueError(
+            "Mask: must cover some of what is edited, got one that is too thin for the size of the edit, or lies in "
+            "what fit crop cuts off. Paint more, edit at a larger size, or choose fit pad."
+        )
+    return cells
 
 
 def keep_outside(edit: torch.Tensor, source_frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Put the source back outside a mask.
 
     Args:
-        edit, source_frames: [F, H, W, 3]; the edit is overwritten.
-        weights: [F or 1, H, W], of the edit.
+        edit, source_frames: [H, W, 3], or [F, H, W, 3] of a few frames.
+        weights: [H, W], or [F, H, W], of the edit.
 
     Returns:
-        [F, H, W, 3].
+        As `source_frames`, and in their type, so that what is outside is theirs bit for bit.
     """
-    for first in range(0, len(edit), FRAMES_AT_ONCE):
-        part = slice(first, first + FRAMES_AT_ONCE)
-        weight = (weights if len(weights) == 1 else weights[part]).unsqueeze(-1).to(edit)
-        unedited = source_frames[part].to(edit)
-        # NaN times 0 is NaN: what the edit is outside must not matter.
-        edit[part] = torch.where(weight > 0, torch.lerp(unedited, edit[part], weight), unedited)
-    return edit
+    edit, weights = edit.to(source_frames), weights.to(source_frames).unsqueeze(-1)
+    # NaN times 0 is NaN: what the edit is outside must not matter.
+    return torch.where(weights > 0, torch.lerp(source_frames, edit, weights), source_frames)

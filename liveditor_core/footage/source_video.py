@@ -1,14 +1,17 @@
-"""A source video as the nodes hand it on, and the way back from an edit to its size."""
+"""A source video as the nodes hand it on: the part that is edited, and where it lies in its clip."""
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
 import torch
 
-from .geometry import fit_frames, resize, scaled_size
-from .timing import frame_indices, take_frames
+from .clip import Clip
+from .geometry import Box, edited_box, fit_frames
+from .timing import frame_at, frame_time
+
+TRAINED_FPS = 16
 
 
 class OutputForm(NamedTuple):
@@ -29,11 +32,12 @@ class SourceVideo:
         latent: [1, 16, T, H, W] raw VAE latent.
         width, height: pixels of the edit.
         frames, fps: of the edit, before padding to 4n + 1 frames.
-        original_width, original_height, original_frames, original_fps: of the part of the source that is edited.
-        first_frame: where in the whole source that part begins.
+        clip: to read it again.
+        start: where in the clip the part begins, in seconds.
+        stamps: when each frame of the source that shows in the part begins to, in seconds from the part's start;
+            rising, the first not after 0.
+        original_frames: of the part at the clip's own rate.
         fit: how the source was fitted into the edit's size.
-        audio: the host's AUDIO of that part, or None.
-        read_original: gives the original frames again.  # [original_frames, H, W, 3]
     """
 
     latent: torch.Tensor
@@ -41,56 +45,101 @@ class SourceVideo:
     height: int
     frames: int
     fps: Fraction
-    original_width: int
-    original_height: int
+    clip: Clip
+    start: Fraction
+    stamps: tuple[Fraction, ...]
     original_frames: int
-    original_fps: Fraction
-    first_frame: int
     fit: str
-    audio: dict | None
-    read_original: Callable[[], torch.Tensor]
 
-    def edited_indices(self) -> list[int]:
-        """Which original frame each edited one was made from."""
-        return frame_indices(self.original_frames, self.original_fps, self.fps)[: self.frames]
+    @property
+    def original_width(self):
+        return self.clip.width
 
-    def shown_indices(self) -> list[int]:
-        """Which edited frame is shown at the time of each original one."""
-        indices = frame_indices(self.frames, self.fps, self.original_fps)[: self.original_frames]
-        return indices + indices[-1:] * (self.original_frames - len(indices))  # rounding may leave the last frame out
+    @property
+    def original_height(self):
+        return self.clip.height
 
-    def read_frames(self, form: OutputForm) -> torch.Tensor:
-        """The unedited frames that an output stands for, read again from the source.  # [F, H, W, 3]"""
-        frames = self.read_original()
-        if not form.original_rate:
-            frames = take_frames(frames, self.edited_indices())
-        return frames if form.original_size else fit_frames(frames, self.width, self.height, self.fit)
+    @property
+    def pixel_aspect(self):
+        return self.clip.pixel_aspect
+
+    @property
+    def original_fps(self):
+        return self.clip.rate
+
+    def count(self, form: OutputForm) -> int:
+        """Frames of an output."""
+        return self.original_frames if form.original_rate else self.frames
+
+    def rate(self, form: OutputForm) -> Fraction:
+        return self.original_fps if form.original_rate else self.fps
+
+    def size(self, form: OutputForm) -> tuple[int, int]:
+        """Width and height of an output."""
+        return (self.original_width, self.original_height) if form.original_size else (self.width, self.height)
+
+    def edited_index(self, index: int, form: OutputForm) -> int:
+        """Which edited frame shows at the time of a frame of an output."""
+        return frame_at(frame_time(index, self.rate(form)), self.fps, self.frames) if form.original_rate else index
+
+    def frames_before(self) -> int:
+        """How many frames of the clip begin to show before the first of `stamps`."""
+        return self.clip.count_before(self.start + self.stamps[0])
+
+    def seconds(self, form: OutputForm) -> Fraction:
+        return self.count(form) / self.rate(form)
+
+    def times(self, form: OutputForm) -> list[Fraction]:
+        """What time of the part each frame of an output stands for, in seconds."""
+        rate = self.rate(form)
+        return [frame_time(i, rate) for i in range(self.count(form))]
+
+    @property
+    def covered(self) -> Box:
+        """Which part of the source's picture an edit covers that is back at its size."""
+        return edited_box(
+            self.original_width, self.original_height, self.width, self.height, self.fit, self.pixel_aspect
+        )
+
+    def unedited(self, form: OutputForm, first=0, *, alpha=False):
+        """The frames of the source that an output stands for, read again, from one on.
+
+        Yields:
+            [H, W, 3] each, 4 with alpha.
+        """
+        times = [self.start + time for time in self.times(form)[first:]]
+        for frame in repeat_last(self.clip.frames_at(times, alpha=alpha), len(times)):
+            yield frame if form.original_size else self.fitted(frame)
+
+    def fitted(self, frame: torch.Tensor) -> torch.Tensor:
+        """A frame of the source as it was edited.  # [H, W, C]"""
+        return fit_frames(frame.unsqueeze(0), self.width, self.height, self.fit, self.pixel_aspect)[0]
+
+    def sound(self, form: OutputForm) -> dict | None:
+        """The host's AUDIO of an output."""
+        sound = self.clip.sound
+        return sound and sound.read(self.start, self.seconds(form))
 
 
-def restore_size(frames: torch.Tensor, source: SourceVideo, original: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Undo `fit_frames`: bring an edit back to the size of its source.
+def repeat_last(frames, count: int):
+    """Frames up to a count, the last one again where they end before."""
+    frame = None
+    for i, frame in enumerate(frames):
+        yield frame
+        if i + 1 == count:
+            return
+    for _ in range(count - i - 1):
+        yield frame
 
-    Where the source was cropped, the edit covers what was kept, and the cut-off border is the source's own.
+
+def part_length(clip_rate: Fraction, fps: Fraction, frames: int, max_frames: int, shown: Fraction) -> int:
+    """How many frames of the clip's own rate lie in a part.
 
     Args:
-        frames: [F, source.height, source.width, C].
-        original: gives the source frames that belong to these.  # [F, H, W, C]
-
-    Returns:
-        [F, original_height, original_width, C].
+        frames, fps: of the edit.
+        max_frames: how many were asked for, 0 for all.
+        shown: seconds up to the end of the last picture that was read.
     """
-    width, height = source.original_width, source.original_height
-    if source.fit == "stretch":
-        return resize(frames, width, height)
-    w, h = scaled_size(width, height, source.width, source.height, source.fit)
-    x, y = abs(w - source.width) // 2, abs(h - source.height) // 2
-    if source.fit == "pad":
-        return resize(frames[:, y : y + h, x : x + w], width, height)
-    left, top = round(x * width / w), round(y * height / h)
-    right, bottom = round((x + source.width) * width / w), round((y + source.height) * height / h)
-    inside = resize(frames, right - left, bottom - top)
-    if (left, top, right, bottom) == (0, 0, width, height):
-        return inside
-    out = original().to(inside).clone()
-    out[:, top:bottom, left:right] = inside
-    return out
+    if frames == max_frames:
+        return max(1, math.ceil(frames * clip_rate / fps))
+    return max(1, round(shown * clip_rate))

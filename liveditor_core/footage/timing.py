@@ -1,29 +1,55 @@
-"""Frame rates and frame counts: which frame is shown when, and how many the VAE wants."""
+"""Times, frame rates and frame counts: which frame is shown when, and how many the VAE wants."""
 
+import math
+import statistics
 from fractions import Fraction
 
-import torch
-
 FRAMES_PER_LATENT = 4  # but for the first frame, which has a latent frame of its own
+USUAL_RATES = tuple(
+    Fraction(rate * 1000, divisor)
+    for divisor in (1000, 1001)
+    for rate in (12, 15, 16, 24, 25, 30, 48, 50, 60, 120, 240)
+)
 
 
-def frame_indices(count: int, fps: Fraction, new_fps: Fraction) -> list[int]:
-    """Which of `count` frames at `fps` to show at `new_fps`, so that the clip lasts as long; at least one."""
-    new_count = max(1, round(count * new_fps / fps))
-    return [min(count - 1, int((i + Fraction(1, 2)) * fps / new_fps)) for i in range(new_count)]
+def frame_time(index: int, rate: Fraction) -> Fraction:
+    """The time that a frame of a constant rate stands for, in seconds: the middle of how long it is shown."""
+    return (index + Fraction(1, 2)) / rate
 
 
-def take_frames(frames: torch.Tensor, indices: list[int]) -> torch.Tensor:
-    """Frames by their numbers; without a copy where those are all of them."""
-    return frames if indices == list(range(len(frames))) else frames[indices]
+def frame_at(time: Fraction, rate: Fraction, count: int) -> int:
+    """Which of `count` frames of a constant rate is shown at a time."""
+    return max(0, min(count - 1, math.floor(time * rate)))
+
+
+def nominal_rate(stamps, header: Fraction | None) -> Fraction:
+    """The usual rate of a clip: that of its frames which follow each other as most of them do.
+
+    Args:
+        stamps: when frames begin to show, in seconds, in any order.
+        header: frames a second as the file says, which is often false.
+    """
+    stamps = sorted(set(stamps))
+    steps = sorted(after - before for before, after in zip(stamps, stamps[1:], strict=False))
+    if not steps:
+        return header if header and header <= 1000 else Fraction(25)
+    usual = steps[(len(steps) - 1) // 2]
+    near = [step for step in steps if abs(step - usual) <= usual / 5]
+    rate = 1 / Fraction(statistics.fmean(near))
+    if header and len(near) == len(steps) and abs(rate / 2 - header) <= header / 50:
+        return header  # every field of an interlaced frame has a stamp of its own
+    if header and abs(rate - header) <= header / 50:
+        return header
+    nearest = min(USUAL_RATES, key=lambda other: abs(rate - other))
+    return nearest if abs(rate - nearest) <= nearest / 100 else rate.limit_denominator(1001)
+
+
+def is_variable(stamps, rate: Fraction) -> bool:
+    """Whether frames come at other distances than a constant rate has, but for rounding of their stamps."""
+    steps = [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+    return any(abs(step - 1 / rate) > Fraction(1, 4) / rate for step in steps)
 
 
 def padded_frame_count(count: int) -> int:
     """The next 4n + 1, which is what the VAE encodes without losing frames."""
     return -(-(count - 1) // FRAMES_PER_LATENT) * FRAMES_PER_LATENT + 1
-
-
-def pad_frames(frames: torch.Tensor) -> torch.Tensor:
-    """Repeat the last frame up to 4n + 1 frames.  # [F, H, W, C]"""
-    missing = padded_frame_count(len(frames)) - len(frames)
-    return torch.cat([frames, frames[-1:].expand(missing, *frames.shape[1:])]) if missing else frames

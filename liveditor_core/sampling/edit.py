@@ -26,7 +26,11 @@ def edit(model, positive, negative, source: SourceVideo, *, seed, steps, cfg, sh
 
     Returns:
         The host's LATENT, which remembers the mask; and the report of the run.
+
+    Raises:
+        FootageError: the source has changed since it was encoded.
     """
+    source.clip.require_unchanged()  # before hours of work that could not be put back in its place
     report = RunReport()
     model = clone_for_a_run(model)
     _set_shift(model, shift)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import comfy.sd
+import comfy.utils
 from liveditor.liveditor_core.model import registration
 from liveditor.liveditor_core.model.registration import SOURCE_KEY
 from liveditor.liveditor_core.sampling import flow_unipc
@@ -25,7 +26,7 @@ def server():
     tiny_models.make_in_subprocess()
     for name in ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"):
         shutil.copy(host.CLIPS / name, host.RUN / "input" / name)
-    for name in ("fault_node.py", "same_id_node.py"):
+    for name in ("fault_node.py", "footage_nodes.py", "same_id_node.py"):
         shutil.copy(host.PACK / "tests" / "support" / name, host.RUN / "custom_nodes" / name)
     with host.Server(arguments=["--preview-method", "latent2rgb"]) as running:
         yield running
@@ -77,6 +78,15 @@ def tiny_model_path(tmp_path_factory):
 def tiny_model(library, tiny_model_path):
     """A fresh tiny LIVEditor MODEL from ComfyUI's own loader, fp32."""
     return comfy.sd.load_diffusion_model(str(tiny_model_path), {"dtype": torch.float32})
+
+
+@pytest.fixture
+def tiny_vae(library):
+    """A fresh VAE of the host's on the CPU, with random weights and eight channels at full size."""
+    tiny_models.make_in_subprocess()
+    path = host.RUN / "models" / "vae" / tiny_models.VAE
+    sd, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+    return comfy.sd.VAE(sd=sd, metadata=metadata, device=torch.device("cpu"))
 
 
 @pytest.fixture

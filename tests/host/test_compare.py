@@ -9,7 +9,10 @@ import torch
 
 import folder_paths
 from comfy_api.latest import InputImpl, Types
-from liveditor.liveditor_core.footage.source_video import SourceVideo
+from liveditor.liveditor_core.footage.edited_video import EditedVideo
+from liveditor.liveditor_core.footage.frames_clip import FramesClip
+from liveditor.liveditor_core.footage.source_video import AS_EDITED, SourceVideo
+from liveditor.liveditor_core.footage.spool import Spool
 from liveditor.nodes.compare_videos import CompareVideos
 
 
@@ -22,22 +25,28 @@ def clip(frames, fps, audio=None):
     return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, audio=audio, frame_rate=Fraction(fps)))
 
 
-def source(original=16, frames=8, fps=15, original_fps=30, original_size=(48, 32)):
+def source(original=16, frames=8, fps=15, original_fps=30, original_size=(48, 32), start=0, whole=16):
+    """A source of 16 frames at 30 a second, of which 8 were edited at 15."""
     return SourceVideo(
         latent=None,
         width=96,
         height=64,
         frames=frames,
         fps=Fraction(fps),
-        original_width=original_size[0],
-        original_height=original_size[1],
+        clip=FramesClip(numbered(whole, *original_size[::-1]), Fraction(original_fps)),
+        start=Fraction(start),
+        stamps=tuple(Fraction(i, original_fps) for i in range(original)),
         original_frames=original,
-        original_fps=Fraction(original_fps),
-        first_frame=0,
         fit="crop",
-        audio=None,
-        read_original=lambda: numbered(original, *original_size[::-1]),
     )
+
+
+def edited(source, tmp_path, batch=1, **how):
+    """An edit as Decode Video gives it: brightness 5, 15, ..."""
+    spool = Spool(str(tmp_path), 64, 96)
+    for _ in range(batch):
+        spool.append(numbered(source.frames) - 5 / 255)
+    return EditedVideo(source, spool, AS_EDITED, watch=lambda: lambda done, total: None, **how)
 
 
 def numbers(frames):
@@ -55,7 +64,11 @@ def temp(tmp_path, monkeypatch, library):
     [
         (source(), clip(numbered(8), 15), [2, 4, 6, 8, 10, 12, 14, 16]),  # the frames that were edited
         (source(), clip(numbered(16, 32, 48), 30), list(range(1, 17))),  # at the source's own rate and size
-        (source(), clip(numbered(16), 15), [2, 4, 6, 8, 10, 12, 14, 16] * 2),  # a batch of edits, one after the other
+        (source(), clip(numbered(16), 30), list(range(1, 17))),  # interpolated
+        (source(), clip(numbered(16), 15), [2, 4, 6, 8, 10, 12, 14, 16] + [16] * 8),  # in slow motion
+        (source(), clip(numbered(4), Fraction(15, 2)), [3, 7, 11, 15]),  # at half the rate
+        (source(4, 2, start=Fraction(4, 30)), clip(numbered(2), 15), [6, 8]),  # a part
+        (source(4, 2, start=Fraction(4, 30)), clip(numbered(16), 30), list(range(1, 17))),  # the whole, loaded again
         (
             source(original_size=(96, 64)),
             clip(numbered(8, 128, 192), 15),
@@ -73,6 +86,7 @@ def temp(tmp_path, monkeypatch, library):
 def test_frames_of_the_same_time_stand_side_by_side(before, after, expected, temp):
     result = CompareVideos.execute(before, after, "side by side")
     both, edit = result[0].get_components(), after.get_components()
+    assert result[0].get_frame_count() == len(edit.images) and result[0].get_dimensions() == both.images.shape[2:0:-1]
     height, width = edit.images.shape[1:3]
     assert both.images.shape == (len(edit.images), height, 2 * width, 3) and both.frame_rate == edit.frame_rate
     assert torch.equal(both.images[:, :, width:], edit.images)
@@ -86,11 +100,30 @@ def test_frames_of_the_same_time_stand_side_by_side(before, after, expected, tem
     assert abs(shown.astype(float) - both.images.numpy() * 255).mean() < 3
 
 
+def before_of(result):
+    """Which frames of the source stand on the left."""
+    images = result[0].get_components().images
+    return numbers(images[:, :, : images.shape[2] // 2])
+
+
+def test_a_batch_of_edits_and_a_whole_video(temp):
+    """What comes straight from Decode Video says where in the source it lies."""
+    of_all, part = source(), source(4, 2, start=Fraction(4, 30))
+    assert before_of(CompareVideos.execute(of_all, edited(of_all, temp, batch=2), "side by side")) == [
+        2, 4, 6, 8, 10, 12, 14, 16
+    ] * 2  # fmt: skip
+    whole = edited(part, temp, whole=True)
+    assert before_of(CompareVideos.execute(part, whole, "side by side")) == list(range(1, 17))
+    trimmed = edited(of_all, temp).as_trimmed(2 / 15, 3 / 15)
+    assert before_of(CompareVideos.execute(of_all, trimmed, "side by side")) == [6, 8, 10]
+
+
 def test_sound_layouts_and_odd_sizes(temp):
     audio = {"waveform": torch.zeros(1, 1, 8000), "sample_rate": 8000}
     before, after = clip(torch.zeros(4, 35, 51, 3), 4), clip(torch.full((4, 35, 51, 3), 0.5), 4, audio)
     above = CompareVideos.execute(before, after, "above each other")[0].get_components()
-    assert above.images.shape == (4, 70, 51, 3) and above.audio is audio
+    assert above.images.shape == (4, 70, 51, 3)
+    assert torch.equal(above.audio["waveform"], audio["waveform"]) and above.audio["sample_rate"] == 8000
     assert above.images[:, :35].eq(0).all() and above.images[:, 35:].eq(0.5).all()
     wipe = CompareVideos.execute(before, after, "wipe")[0].get_components().images
     assert wipe[0].eq(0).all() and wipe[3].eq(0.5).all()

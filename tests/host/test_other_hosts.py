@@ -71,7 +71,7 @@ def test_a_module_moved_is_one_line_of_fair_length(monkeypatch, caplog):
     assert re.search(
         r"does not have (comfy\.ldm\.wan\.model\.[\w.]+, ){2}[\w.]+ and \d+ more, so there is no Load", error
     )
-    assert "does not have comfy.ldm.wan.vae.WanVAE, comfy.ldm.wan.vae.count_cache_layers: long clips" in warning
+    assert "does not have comfy.ldm.wan.vae.WanVAE, comfy.ldm.wan.vae.count_cache_layers: clips" in warning
 
 
 def test_what_every_node_needs_is_missing(monkeypatch):

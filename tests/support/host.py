@@ -77,6 +77,10 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def wait(self):
         self._process.wait()
 

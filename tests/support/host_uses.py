@@ -29,7 +29,7 @@ OBJECTS = {
     },
     "liveditor_core/sampling/flow_unipc.py": {"model": None},
     "liveditor_core/vae": {"model": WAN_VAE},
-    "liveditor_core/vae/whole_clip.py": {"vae": WAN_VAE},
+    "liveditor_core/vae/many_frames.py": {"vae": WAN_VAE},
     "nodes": {
         "model": PATCHER,
         "m": PATCHER,

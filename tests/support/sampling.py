@@ -1,9 +1,12 @@
 """Sampling with a tiny MODEL through the host, as its nodes do it."""
 
+from fractions import Fraction
+
 import torch
 
 import comfy.patcher_extension
 import nodes as host_nodes
+from liveditor.liveditor_core.footage.frames_clip import FramesClip
 from liveditor.liveditor_core.footage.source_video import SourceVideo
 from liveditor.liveditor_core.model.registration import SOURCE_KEY
 
@@ -31,18 +34,16 @@ def recording(model, record):
 
 
 def source_video(latent, frames=None):
+    frames = torch.zeros(17, HEIGHT * 8, WIDTH * 8, 3) if frames is None else frames
     return SourceVideo(
         latent=latent,
         width=WIDTH * 8,
         height=HEIGHT * 8,
         frames=17,
-        fps=16,
-        original_width=WIDTH * 8,
-        original_height=HEIGHT * 8,
+        fps=Fraction(16),
+        clip=FramesClip(frames, Fraction(16)),
+        start=Fraction(0),
+        stamps=tuple(Fraction(i, 16) for i in range(17)),
         original_frames=17,
-        original_fps=16,
-        first_frame=0,
         fit="crop",
-        audio=None,
-        read_original=lambda: frames,
     )

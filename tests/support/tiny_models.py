@@ -16,6 +16,7 @@ TRANSFORMER, TEXT_ENCODER, VAE = (
     "liveditor_tiny_vae.safetensors",
 )
 PLACES = {TRANSFORMER: "diffusion_models", TEXT_ENCODER: "text_encoders", VAE: "vae"}
+THIN_VAE = "liveditor_thin_vae.safetensors"  # one channel where the tiny one has eight, for tests of large pictures
 TEXT_CONFIG = {"d_model": 64, "d_ff": 128, "d_kv": 32, "num_heads": 2, "num_layers": 2}
 DIM, FFN, LAYERS = 256, 512, 2
 
@@ -23,7 +24,7 @@ DIM, FFN, LAYERS = 256, 512, 2
 def make_in_subprocess():
     """Make the models if they are missing; in a process of its own, since ComfyUI must not be imported here."""
     models = Path(os.environ["LIVEDITOR_RUN"]) / "models"
-    if all((models / folder / name).is_file() for name, folder in PLACES.items()):
+    if all((models / folder / name).is_file() for name, folder in (PLACES | {THIN_VAE: "vae"}).items()):
         return
     subprocess.run([sys.executable, "-s", __file__, str(models)], check=True)
 
@@ -99,18 +100,14 @@ def vocabulary():
     return model.getvalue()
 
 
-def save_all(folder):
-    import comfy_library  # noqa: F401
+def random_vae(dim):
+    """The weights of a Wan 2.1 VAE of `dim` channels at the size of the picture; the published one has 96."""
     import torch
-    from safetensors.torch import save_file
 
     import comfy.ldm.wan.vae
-    import comfy.ops
-    import comfy.text_encoders.t5
 
-    torch.manual_seed(0)
     vae = comfy.ldm.wan.vae.WanVAE(
-        dim=8,
+        dim=dim,
         z_dim=16,
         dim_mult=[1, 2, 4, 4],
         num_res_blocks=2,
@@ -120,12 +117,31 @@ def save_all(folder):
         conv_out_channels=3,
         dropout=0.0,
     )
-    vae_weights = {
+    return {
         key: torch.ones_like(w)
         if key.endswith("gamma")
         else torch.randn_like(w) * torch.tensor(w[0].numel() or 1).rsqrt()
         for key, w in vae.state_dict().items()
     }
+
+
+def dark_grey(vae_weights):
+    """The same VAE, whose pictures are like nothing that tests paint."""
+    vae_weights["decoder.head.2.weight"] *= 0.1
+    vae_weights["decoder.head.2.bias"].fill_(-0.4)
+    return vae_weights
+
+
+def save_all(folder):
+    import comfy_library  # noqa: F401
+    import torch
+    from safetensors.torch import save_file
+
+    import comfy.ops
+    import comfy.text_encoders.t5
+
+    torch.manual_seed(0)
+    vae_weights = random_vae(dim=8)
 
     pieces = vocabulary()
     import sentencepiece
@@ -142,10 +158,11 @@ def save_all(folder):
     contents = {
         TRANSFORMER: (transformer(), {"liveditor": "tiny random weights, for tests"}),
         VAE: (vae_weights, {}),
+        THIN_VAE: (dark_grey(random_vae(dim=1)), {}),
         TEXT_ENCODER: (text_weights, {"liveditor_text_encoder": json.dumps(config)}),
     }
     for name, (weights, metadata) in contents.items():
-        path = Path(folder) / PLACES[name] / name
+        path = Path(folder) / PLACES.get(name, "vae") / name
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in weights.items()}, path, metadata)
 

@@ -1,0 +1,111 @@
+"""What footage is to all others: pictures and sound in time, wherever they come from."""
+
+from abc import ABC, abstractmethod
+from fractions import Fraction
+from typing import NamedTuple
+
+import torch
+
+from .colour import BT709, Colours
+
+
+class Picture(NamedTuple):
+    """A frame of the source, as it was decoded."""
+
+    time: Fraction  # when it begins to show, in seconds of the clip
+    duration: Fraction  # how long, as far as the file says
+    frame: object  # for Clip.rgb
+
+
+class Clip(ABC):
+    """Pictures and sound in time. Second 0 is the first picture; nothing is kept of what was read.
+
+    Attributes:
+        name: for messages.
+        width, height: pixels of a picture, upright.
+        pixel_aspect: width of a pixel by its height.
+        rate: nominal frames a second.
+        bit_depth: of a component.
+        colours: of the pictures that are given, not of the file.
+        sound: Sound, or None.
+        sound_is_whole: whether `sound` is all that the file has, so that it may be taken over as it is.
+        notes: lines about what was found, for people.
+        errors: what was damaged in the last reading.
+        header_length: seconds that the file claims to last, or None.
+    """
+
+    name = "the input"
+    pixel_aspect = Fraction(1)
+    bit_depth = 8
+    has_alpha = False
+    colours: Colours = BT709
+    sound = None
+    sound_is_whole = False
+    header_length = None
+
+    @abstractmethod
+    def pictures(self, start: Fraction):
+        """Every picture from the one that shows at `start`, or the last one, as Pictures with rising times."""
+
+    @abstractmethod
+    def rgb(self, picture: Picture) -> torch.Tensor:
+        """[height, width, 3] in 0..1, or 4 with alpha."""
+
+    @abstractmethod
+    def length(self) -> Fraction:
+        """Seconds up to the end of the last picture."""
+
+    @abstractmethod
+    def count_before(self, time: Fraction) -> int:
+        """How many pictures begin to show before a time."""
+
+    def begin_at(self, time: Fraction) -> Fraction:
+        """When a part begins that is asked for from a time on: with the next picture, if that is about to come."""
+        begin = self.next_after(time)
+        return begin if begin is not None and begin - time < 1 / self.rate else time
+
+    @abstractmethod
+    def next_after(self, time: Fraction) -> Fraction | None:
+        """When the first picture begins to show that does not before a time, or None."""
+
+    def require_unchanged(self):
+        """Refuse with SourceChanged if the source is no longer what was opened; what lies in memory always is."""
+        return
+
+    @property
+    def shape(self) -> Fraction:
+        """Width by height as shown."""
+        return self.width * self.pixel_aspect / self.height
+
+    def frames_at(self, times, *, alpha=False, seen=None, until=None):
+        """The pictures that show at given times, up to the end of the clip.
+
+        Args:
+            times: seconds, rising.
+            alpha: give transparency as well.
+            seen: a list to which every picture that showed is added, without its frame.
+            until: read on to this time, for `seen`.
+
+        Yields:
+            [height, width, 3] in 0..1, 4 with alpha; at least one. Pictures that show for several times are one tensor.
+        """
+        times = iter(times)
+        wanted = next(times, None)
+        if wanted is None:
+            return
+        channels, shown, rgb, given = 4 if alpha else 3, None, None, False
+        for picture in self.pictures(wanted):
+            while shown is not None and wanted is not None and wanted < picture.time:
+                rgb = self.rgb(shown)[..., :channels] if rgb is None else rgb
+                yield rgb
+                given, wanted = True, next(times, None)
+            if wanted is None and (until is None or picture.time >= until):
+                return
+            if seen is not None:
+                seen.append(picture._replace(frame=None))
+            shown, rgb = picture, None
+        end = shown.time + shown.duration
+        while wanted is not None and (wanted < end or not given):
+            rgb = self.rgb(shown)[..., :channels] if rgb is None else rgb
+            yield rgb
+            given, wanted = True, next(times, None)

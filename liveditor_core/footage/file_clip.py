@@ -1,0 +1,235 @@
+"""A clip in a file, read by the time stamps of its frames, a frame at a time."""
+
+import io
+import itertools
+import os
+from fractions import Fraction
+from typing import NamedTuple
+
+import av
+
+from . import colour, hdr
+from .clip import Clip, Picture
+from .errors import SourceChanged
+from .file_sound import FileSound
+from .geometry import fit_frames
+from .orientation import turned, upright
+from .streams import decoded, decoder_of, picture_of, refusal
+from .timeline import WITHOUT_SHOWING_TIMES, Timeline
+from .timing import nominal_rate
+
+PROBED_PACKETS = 600  # from which the frame rate is read
+REORDERED = 1  # second by which frames may come in another order than they show
+SEEK_FROM = 5  # seconds; decoding on is as fast before
+# Where an index says at which bytes a time lies. Elsewhere the bytes are guessed, and frames can be missed.
+INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+THREADS = min(8, os.cpu_count() or 1)  # each holds frames of its own
+
+
+class Window(NamedTuple):
+    """What *Trim Video* has left of a clip, in seconds of the file's picture."""
+
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+
+
+class FileClip(Clip):
+    """A video file, or bytes of one.
+
+    Args:
+        file: path, or io.BytesIO.
+        window: what of the file the clip consists of.
+        check: called for every decoded frame; may raise to stop.
+
+    Raises:
+        FootageError: nothing that FFmpeg can read, no picture, or none that can be decoded.
+    """
+
+    def __init__(self, file, window=Window(), check=lambda: None):  # noqa: B008
+        self._file, self._window, self._check = file, window, check
+        self._identity = self._identify()
+        if isinstance(file, str):
+            self.name = os.path.basename(file)
+        self.errors = []  # of the reading that is going on, or of the last one
+        with self.open() as container:
+            stream = picture_of(container, self.name)
+            self._format, self._stream, self._time_base = container.format.name, stream.index, stream.time_base
+            self.has_index = self._format in INDEXED
+            self.header_length = _header_length(container, stream)
+            header = Fraction(stream.average_rate) if stream.average_rate else None
+            aspect = stream.sample_aspect_ratio or 1
+            self.notes = [f"{stream.codec_context.name} in {self._format}"]
+            if len(container.streams.video) > 1:
+                self.notes.append(f"{len(container.streams.video)} pictures: took stream {stream.index}")
+            probed = _packet_stamps(container, stream, PROBED_PACKETS)
+            self.rate = nominal_rate([stamp for stamp, _ in probed], header)
+        frame, self.origin = next(self._frames(), (None, None))
+        if frame is None:
+            raise refusal(self.name, "no frame of it can be decoded")
+        self._coded = colour.colours_of(frame)
+        self.colours = colour.shown_colours(self._coded)
+        self.bit_depth, self.has_alpha = colour.bit_depth(frame), colour.has_alpha(frame)
+        self._size, self._turn = (frame.width, frame.height), turned(frame)
+        self.width, self.height = self._size[:: -1 if self._turn.swaps else 1]
+        aspect = Fraction(aspect) if Fraction(1, 10) <= aspect <= 10 else Fraction(1)
+        self.pixel_aspect = 1 / aspect if self._turn.swaps else aspect
+        if window.start > 0:
+            self._window = window._replace(start=window.start + self.begin_at(Fraction(0)))
+        self.sound = FileSound.find(self, self.origin + self._window.start)
+        self._describe(frame)
+
+    @property
+    def sound_is_whole(self):
+        return isinstance(self.sound, FileSound) and self._window == Window()
+
+    def open(self):
+        """Open the file.  # av.InputContainer"""
+        try:
+            file = self._file if isinstance(self._file, str) else io.BytesIO(self._file.getvalue())
+            return av.open(file, metadata_errors="replace")
+        except (av.error.FFmpegError, ValueError) as error:
+            raise refusal(self.name, error) from error
+
+    def _identify(self):
+        try:
+            stat = os.stat(self._file) if isinstance(self._file, str) else None
+        except OSError:
+            return None
+        return stat and (stat.st_size, stat.st_mtime_ns)
+
+    def require_unchanged(self):
+        if self._identify() != self._identity:
+            raise SourceChanged(
+                f"{self.name}: must stay as it is while it is edited, but was changed, moved or deleted since Encode "
+                "Source Video read it. Put the file back and run again."
+            )
+
+    def pictures(self, start):
+        self.require_unchanged()
+        seek = start + self._window.start > SEEK_FROM and self.has_index
+        end = None if self._window.end is None else self._window.end - self._window.start
+        begin, pending = self.origin + self._window.start, None
+        for frame, raw in self._frames(begin + start if seek else None):
+            time = raw - begin
+            if pending is not None and time > start:
+                yield pending._replace(duration=time - pending.time)
+            if end is not None and time >= end:
+                return
+            # Of the last one; a false rate in the header makes it too short.
+            length = max(1 / self.rate, (frame.duration or 0) * self._time_base)
+            pending = Picture(time, length if end is None else min(length, end - time), frame)
+        if pending is not None:
+            yield pending
+
+    def rgb(self, picture):
+        frame = picture.frame
+        pixels = colour.to_rgb(frame, self._coded)
+        if (frame.width, frame.height) != self._size:
+            pixels = fit_frames(pixels.unsqueeze(0), *self._size, "pad")[0]
+        return upright(pixels, self._turn)
+
+    def length(self):
+        time, duration = max(self._stamps(), default=(Fraction(0), 0))
+        end = time + max(duration, 1 / self.rate)
+        return end if self._window.end is None else min(end, self._window.end - self._window.start)
+
+    def count_before(self, time):
+        return sum(0 <= stamp < time for stamp, _ in self._stamps())
+
+    def next_after(self, time):
+        return min((stamp for stamp, _ in self._stamps(time) if stamp >= time), default=None)
+
+    def _stamps(self, around=None):
+        """When frames begin to show, and for how long by the file's word; not decoded, in the order of decoding.
+
+        Args:
+            around: a time; what lies far from it may be left out.
+        """
+        begin = self.origin + self._window.start
+        with self.open() as container:
+            stream = container.streams[self._stream]
+            seek = around is not None and self.has_index and around + self._window.start > SEEK_FROM
+            if seek:
+                container.seek(int((begin + around) / stream.time_base), stream=stream)
+            end = None if around is None else begin + around + REORDERED
+            stamps = _packet_stamps(container, stream, until=end)
+        if self._format in WITHOUT_SHOWING_TIMES:  # there the first frame has the time of a later packet
+            begin = min(stamps, default=(0, 0))[0] + self._window.start
+        return [(stamp - begin, duration) for stamp, duration in stamps]
+
+    def _frames(self, seek_to=None):
+        """Decoded frames with the times of the file's own clock, from a key frame before `seek_to` on.
+
+        A strict decoder tells where a file is damaged; from there on one goes on that conceals it.
+        """
+        self.errors, given = [], 0
+        try:
+            for found in self._read(seek_to, strict=True):
+                given += 1
+                yield found
+            return
+        except av.error.FFmpegError as error:
+            self.errors = [error]
+        yield from itertools.islice(self._read(seek_to), given, None)
+
+    def _read(self, seek_to, *, strict=False):
+        with self.open() as container:
+            stream = container.streams[self._stream]
+            if seek_to is not None:
+                container.seek(int(seek_to / stream.time_base), stream=stream)
+            timeline = Timeline(stream.time_base, self._format, 1 / self.rate)
+            decoder = decoder_of(stream, threads=THREADS, strict=strict)
+            for frame in decoded(container, stream, decoder, self.errors, strict=strict):
+                self._check()
+                time = timeline.place(frame)
+                if seek_to is not None and not (frame.key_frame and time <= seek_to):
+                    break
+                seek_to = None
+                yield frame, time
+            else:
+                return
+        yield from self._read(None, strict=strict)  # seeking did not lead to a frame that can be begun with
+
+    def _describe(self, frame):
+        """Notes on what is special about the file."""
+        notes, tagged = self.notes, colour.is_tagged(frame)
+        notes.append(
+            f"{self.width}x{self.height}, {self.bit_depth} bits, {colour.NAMES[self._coded.matrix]}"
+            + ("" if tagged else " (assumed: not tagged)")
+            + (", full range" if frame.color_range == colour.FULL_RANGE else "")
+        )
+        if self._coded.transfer in hdr.TRANSFERS:
+            notes.append(f"HDR ({hdr.TRANSFERS[self._coded.transfer]}), mapped to SDR")
+        if self._turn.words:
+            notes.append(self._turn.words)
+        if self.pixel_aspect != 1:
+            shown = round(self.width * self.pixel_aspect)
+            notes.append(f"pixels of {self.pixel_aspect}, shown as {shown}x{self.height}")
+        if frame.interlaced_frame:
+            notes.append("interlaced: where lines comb, deinterlace it first")
+        if self.has_alpha:
+            notes.append("transparent: edited on black; its transparency is kept aside")
+        notes.append(self.sound.note if self.sound else "no sound")
+
+
+def _header_length(container, stream):
+    """Seconds of picture that a file claims, or None."""
+    if stream.duration:
+        return stream.duration * stream.time_base
+    return Fraction(container.duration, av.time_base) if container.duration else None
+
+
+def _packet_stamps(container, stream, count=None, until=None):
+    """When frames begin to show by the file's own clock, and how long: the first so many, or up to a time."""
+    stamps = []
+    try:
+        for packet in container.demux(stream):
+            stamp = packet.dts if packet.pts is None else packet.pts
+            if stamp is None or packet.is_discard:
+                continue
+            stamps.append((stamp * stream.time_base, (packet.duration or 0) * stream.time_base))
+            if len(stamps) == count or until is not None and stamps[-1][0] > until:
+                break
+    except av.error.FFmpegError:
+        pass  # the file is cut off; reading says so
+    return stamps

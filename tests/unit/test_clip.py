@@ -1,0 +1,189 @@
+"""Footage read by time: stamps, rates, sides, sound; from frames in memory and from small files."""
+
+import struct
+from fractions import Fraction
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from liveditor.liveditor_core.footage import orientation, timing
+from liveditor.liveditor_core.footage.errors import FootageError
+from liveditor.liveditor_core.footage.file_clip import FileClip, Window
+from liveditor.liveditor_core.footage.frames_clip import FramesClip
+from liveditor.liveditor_core.footage.sound import SamplesSound
+from liveditor.liveditor_core.footage.timeline import Timeline
+
+
+def numbered(count, height=2, width=2):
+    return torch.arange(count).view(-1, 1, 1, 1).expand(count, height, width, 3) / 100
+
+
+def numbers(frames):
+    return [round(frame[0, 0, 0].item() * 100) for frame in frames]
+
+
+def at(*times):
+    return [Fraction(time).limit_denominator(1000) for time in times]
+
+
+def test_what_shows_at_a_time():
+    clip, seen = FramesClip(numbered(10), Fraction(10)), []
+    assert numbers(clip.frames_at(at(0.0, 0.05, 0.099, 0.1, 0.55, 0.999), seen=seen)) == [0, 0, 0, 1, 5, 9]
+    assert [float(picture.time) for picture in seen] == [i / 10 for i in range(10)]
+    assert numbers(clip.frames_at(at(0.95, 1.0, 1.1))) == [9], "the clip ends"
+    assert numbers(clip.frames_at(at(5))) == [9], "at least one"
+    assert numbers(clip.frames_at(at(0.42, 0.43))) == [4, 4]
+    assert list(clip.frames_at([])) == []
+
+
+def test_reading_on_for_what_showed():
+    clip, seen = FramesClip(numbered(10), Fraction(10)), []
+    assert numbers(clip.frames_at(at(0.25), seen=seen, until=Fraction(6, 10))) == [2]
+    assert [float(picture.time) for picture in seen] == [0.2, 0.3, 0.4, 0.5]
+
+
+@pytest.mark.parametrize(
+    "stamps, header, rate",
+    [
+        ([i / 30 for i in range(20)], 30, 30),
+        ([round(i / 30, 3) for i in range(200)], None, 30),  # milliseconds
+        ([round(i * 1001 / 30000, 3) for i in range(200)], Fraction(30000, 1001), Fraction(30000, 1001)),
+        ([i / 2 for i in range(6)] + [3 + i / 30 for i in range(210)], 24, 30),  # a screen that stood still first
+        ([i / 60 for i in range(180)] + [3 + i / 5 for i in range(35)], 21, 60),
+        ([i / 25 for i in range(50)], 1000, 25),  # a false header
+        ([i / 50 for i in range(50)], 25, 25),  # fields
+        ([0], None, 25),
+        ([0], 12, 12),
+        ([i * 0.7 for i in range(9)], None, Fraction(10, 7)),
+    ],
+)
+def test_the_usual_rate(stamps, header, rate):
+    stamps = [Fraction(stamp).limit_denominator(10**6) for stamp in stamps]
+    assert timing.nominal_rate(stamps, header and Fraction(header)) == rate
+
+
+def frames(*stamps, key="pts"):
+    return [SimpleNamespace(**{"pts": None, "dts": None, key: stamp}) for stamp in stamps]
+
+
+@pytest.mark.parametrize(
+    "container, stamps, expected",
+    [
+        ("matroska,webm", [0, 40, 80], [0, 40, 80]),
+        ("matroska,webm", [0, 40, 60000], [0, 40, 60000]),  # a screen that stood still for a minute
+        ("mpegts", [0, 40, 60000, 60040], [0, 40, 80, 120]),  # a clock that was set
+        ("mpegts", [90000, 90040, 0, 40], [90000, 90040, 90080, 90120]),
+        ("mov,mp4,m4a,3gp,3g2,mj2", [0, None, None, 120], [0, 40, 80, 120]),
+        ("mov,mp4,m4a,3gp,3g2,mj2", [0, 40, 40, 80], [0, 40, 60, 80]),  # twice the same
+    ],
+)
+def test_times_only_rise(container, stamps, expected):
+    timeline = Timeline(Fraction(1, 1000), container, Fraction(40, 1000))
+    assert [timeline.place(frame) * 1000 for frame in frames(*stamps)] == expected
+
+
+def test_avi_has_the_times_of_decoding():
+    timeline = Timeline(Fraction(1, 25), "avi", Fraction(1, 25))
+    assert [timeline.place(frame) * 25 for frame in frames(2, 3, 4, None, None, key="dts")] == [2, 3, 4, 5, 6]
+
+
+def matrix(a, b, c, d):
+    return {orientation.Type.DISPLAYMATRIX: struct.pack("<9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)}
+
+
+@pytest.mark.parametrize(
+    "side_data, expected",
+    [
+        ({}, [[0, 1, 2], [3, 4, 5]]),
+        (matrix(0, 1, -1, 0), [[3, 0], [4, 1], [5, 2]]),  # a telephone held upright
+        (matrix(0, -1, 1, 0), [[2, 5], [1, 4], [0, 3]]),
+        (matrix(-1, 0, 0, -1), [[5, 4, 3], [2, 1, 0]]),
+        (matrix(-1, 0, 0, 1), [[2, 1, 0], [5, 4, 3]]),  # a mirror
+    ],
+)
+def test_right_way_up(side_data, expected):
+    turn = orientation.turned(SimpleNamespace(side_data=side_data))
+    picture = torch.arange(6).view(2, 3, 1)
+    assert orientation.upright(picture, turn).squeeze(-1).tolist() == expected
+    assert (turn.words == "") == (not side_data)
+
+
+def write(path, stamps, *, sound=None, size=(64, 48), codec="libx264", **options):
+    """A file whose frames are grey: 2 levels brighter from one to the next."""
+    with av.open(str(path), "w", **options) as out:
+        video = out.add_stream(codec, rate=1000)
+        video.width, video.height, video.pix_fmt = *size, "yuv420p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        if sound is not None:
+            track = out.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for i, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(np.full((*size[::-1], 3), 20 + 2 * i, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 1000)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        if sound is not None:
+            first, samples = sound
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 8000, first, Fraction(1, 8000)
+            out.mux(track.encode(frame))
+    return str(path)
+
+
+def shown(clip, times):
+    return [round((frame.mean().item() / clip.colours.white * 255 - 20) / 2) for frame in clip.frames_at(times)]
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "ts"])
+def test_time_begins_with_the_first_picture(tmp_path, ending):
+    stamps = [30000 + step for step in (0, 100, 150, 400, 450, 800)]
+    clip = FileClip(write(tmp_path / f"late.{ending}", stamps))
+    assert shown(clip, at(0.0, 0.05, 0.12, 0.3, 0.42, 0.5, 0.79, 0.81)) == [0, 0, 1, 2, 3, 4, 4, 5]
+    assert clip.count_before(Fraction(1, 5)) == 3
+
+
+def test_a_part_far_inside(tmp_path):
+    clip = FileClip(write(tmp_path / "long.mkv", range(0, 10000, 100)))
+    assert shown(clip, at(8.05, 8.51)) == [80, 85], "by way of a key frame before"
+    trimmed = FileClip(str(tmp_path / "long.mkv"), Window(Fraction(7), Fraction(8)))
+    assert shown(trimmed, at(0.05, 0.55, 0.95, 1.05)) == [70, 75, 79]
+    assert trimmed.length() == 1 and trimmed.count_before(Fraction(1, 2)) == 5
+
+
+def test_sound_stays_in_step(tmp_path):
+    tone = np.full(8000, 8000, np.int16)
+    path = write(tmp_path / "clip.mkv", range(500, 3000, 40), sound=(8000, tone))  # from 1 s to 2 s; picture from 0.5 s
+    sound = FileClip(path).sound
+    loud = sound.read(Fraction(0), Fraction(2))["waveform"][0, 0] > 0.1
+    assert loud.sum() == 8000 and loud[4000:12000].all()
+    later = sound.read(Fraction(1), Fraction(1))["waveform"]
+    assert later.shape == (1, 1, 8000) and (later[0, 0] > 0.1).sum() == 4000
+    assert sound.read(Fraction(9), Fraction(1, 2))["waveform"].eq(0).all()
+
+
+@pytest.mark.parametrize("channels, layout", [(1, 1), (2, 2), (3, 2), (4, 2), (6, 6), (8, 2)])
+@pytest.mark.parametrize("rate, held", [(48000, 48000), (6000, 48000), (192000, 48000), (44100, 44100)])
+def test_sound_as_files_can_hold_it(channels, layout, rate, held):
+    audio = {"waveform": torch.full((1, channels, rate), 0.25), "sample_rate": rate}
+    read = SamplesSound(audio).read(Fraction(0), Fraction(1, 2))
+    assert read["waveform"].shape == (1, layout, held // 2) and read["sample_rate"] == held
+    assert read["waveform"][..., 1000:].abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "content, reason", [(b"", "FFmpeg can read"), (b"not a video" * 100, "FFmpeg can read")], ids=["empty", "text"]
+)
+def test_what_is_no_video(tmp_path, content, reason):
+    path = tmp_path / "some.mp4"
+    path.write_bytes(content)
+    with pytest.raises(FootageError, match=f"some.mp4: .*{reason}.*Choose another file"):
+        FileClip(str(path))
+
+
+def test_a_file_that_changes(tmp_path):
+    clip = FileClip(write(tmp_path / "clip.mkv", range(0, 400, 40)))
+    write(tmp_path / "clip.mkv", range(0, 800, 40))
+    with pytest.raises(FootageError, match="clip.mkv: must stay as it is"):
+        list(clip.frames_at(at(0)))
