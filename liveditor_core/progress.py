@@ -4,7 +4,7 @@ import comfy.model_management
 import comfy.utils
 
 
-def check():
+def check(_time=None):
     """Raise the host's own exception if the run was interrupted."""
     comfy.model_management.throw_exception_if_processing_interrupted()
 

@@ -22,6 +22,7 @@ class Clip(ABC):
 
     Attributes:
         name: for messages.
+        check: called with the time of every picture that is decoded, in seconds; may raise to stop.
         width, height: pixels of a picture, upright.
         pixel_aspect: width of a pixel by its height.
         rate: nominal frames a second.
@@ -35,6 +36,7 @@ class Clip(ABC):
     """
 
     name = "the input"
+    check = staticmethod(lambda time: None)
     pixel_aspect = Fraction(1)
     bit_depth = 8
     has_alpha = False

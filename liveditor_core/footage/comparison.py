@@ -40,7 +40,7 @@ class Pairs:
     Args:
         before: SourceVideo, or any VIDEO.
         after: VIDEO.
-        check: called while files are read; may raise to stop.
+        check: as in Clip.
     """
 
     def __init__(self, before, after, check):

@@ -39,14 +39,14 @@ class FileClip(Clip):
     Args:
         file: path, or io.BytesIO.
         window: what of the file the clip consists of.
-        check: called for every decoded frame; may raise to stop.
+        check: as in Clip.
 
     Raises:
         FootageError: nothing that FFmpeg can read, no picture, or none that can be decoded.
     """
 
-    def __init__(self, file, window=Window(), check=lambda: None):  # noqa: B008
-        self._file, self._window, self._check = file, window, check
+    def __init__(self, file, window=Window(), check=Clip.check):  # noqa: B008
+        self._file, self._window, self.check = file, window, check
         self._identity = self._identify()
         if isinstance(file, str):
             self.name = os.path.basename(file)
@@ -63,6 +63,7 @@ class FileClip(Clip):
                 self.notes.append(f"{len(container.streams.video)} pictures: took stream {stream.index}")
             probed = _packet_stamps(container, stream, PROBED_PACKETS)
             self.rate = nominal_rate([stamp for stamp, _ in probed], header)
+        self.origin = Fraction(0)  # second 0, by the file's own clock
         frame, self.origin = next(self._frames(), (None, None))
         if frame is None:
             raise refusal(self.name, "no frame of it can be decoded")
@@ -180,8 +181,8 @@ class FileClip(Clip):
             timeline = Timeline(stream.time_base, self._format, 1 / self.rate)
             decoder = decoder_of(stream, threads=THREADS, strict=strict)
             for frame in decoded(container, stream, decoder, self.errors, strict=strict):
-                self._check()
                 time = timeline.place(frame)
+                self.check(time - self.origin - self._window.start)
                 if seek_to is not None and not (frame.key_frame and time <= seek_to):
                     break
                 seek_to = None

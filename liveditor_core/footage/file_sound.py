@@ -70,6 +70,7 @@ class FileSound(Sound):
             resampler, form, position = None, None, None
             for frame in decoded(container, stream, stream.codec_context, errors):
                 time = frame.pts * frame.time_base if frame.pts is not None else None
+                self._clip.check(Fraction(0) if time is None else time - self._origin)
                 if seek_to is not None and (time is None or time > first):
                     break
                 seek_to = None

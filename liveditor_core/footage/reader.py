@@ -14,14 +14,14 @@ from .frames_clip import FramesClip
 from .sound import SamplesSound
 
 
-def open_clip(video, *, image_fps: float = 0, audio: dict | None = None, check=lambda: None) -> Clip:
+def open_clip(video, *, image_fps: float = 0, audio: dict | None = None, check=Clip.check) -> Clip:
     """Open footage.
 
     Args:
         video: the host's VIDEO, or [F, H, W, C] in 0..1.
         image_fps: the frame rate of IMAGE frames.
         audio: the host's AUDIO; takes the place of the video's own sound.
-        check: called while files are read; may raise to stop.
+        check: as in Clip.
 
     Raises:
         FootageError: nothing that FFmpeg can read, no picture, or IMAGE frames without a rate.

@@ -99,6 +99,13 @@ class _Reading:
         limit = self._max_frames or None
         total = limit or max(1, round((self._clip.length() - self._start) * self._fps))
         tick, self.count, self._seen = watch(), 0, []
+
+        def show_way_to_start(time):
+            check()
+            if self.count == 0 and time < self._start:
+                tick(float(time), float(self._start))
+
+        self._clip.check = show_way_to_start
         until = None if limit is None else self._start + limit / self._fps
         indices = itertools.count() if limit is None else range(limit)
         times = (self._start + frame_time(i, self._fps) for i in indices)
@@ -109,6 +116,7 @@ class _Reading:
                     f"{float(self._start):g} s (it lasts {float(self.end):.2f} s). Choose another video or an earlier "
                     "start."
                 )
+            self._clip.check = check
             fitted = self._fit(frame[..., :3])
             yield fitted
             self.count += 1

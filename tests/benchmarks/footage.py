@@ -57,6 +57,11 @@ class Restarting:
             self._start()
         return self.server.client
 
+    def restart(self):
+        """A server of which nothing was asked yet."""
+        self.server.__exit__()
+        self._start()
+
     def died(self):
         """Wait for the end of a server that does not answer any more."""
         while self.server.alive():
@@ -148,12 +153,14 @@ def big_clip(folder, rate, size, seconds):
 
 def encode_only(client, file, width, height):
     prompt = graph(client, file, {"width": width, "height": height, "max_frames": 81}, masked=False)
+    prompt["vae"]["inputs"]["vae_name"] = SMALL_VAE
     del prompt["decode"], prompt["save"]
     return with_defaults(client, prompt | {"save": node("SaveLatent", samples=["encode", 3])})
 
 
 def measured(restarting, name, prompt, limit):
     """Run a prompt and print its row; samples of memory, and when each node began."""
+    restarting.restart()
     client = restarting.client
     client.run(graph(client, through_server.put(Clip(), "warm"), {"max_frames": 5}))  # what is loaded once is no growth
     phases, started = [], time.monotonic()
