@@ -18,7 +18,7 @@ OWN_NODES = {
     "LIVEditLoadLoRA",
 }
 OLD_IDS = ("CompareVideos", "RecordAttention", "InspectAttention")  # ours had the prefix LIVEdit from then on
-OPTIONAL = {"EncodeSourceVideo": {"positive", "negative"}, "LIVEditSampler": {"mask"}, "DecodeVideo": {"mask"}}
+OPTIONAL = {"EncodeSourceVideo": {"audio", "positive", "negative"}, "LIVEditSampler": {"mask"}, "DecodeVideo": {"mask"}}
 RENDERERS = {"canvas": False, "nodes 2.0": True}
 
 
