@@ -79,35 +79,36 @@ class Clip(ABC):
         """Width by height as shown."""
         return self.width * self.pixel_aspect / self.height
 
-    def frames_at(self, times, *, alpha=False, seen=None, until=None):
+    def frames_at(self, times, *, alpha=False, fit=lambda frame: frame, seen=None, until=None):
         """The pictures that show at given times, up to the end of the clip.
 
         Args:
             times: seconds, rising.
             alpha: give transparency as well.
+            fit: what is done with every picture, once; what it gives is kept while the picture shows.
             seen: a list to which every picture that showed is added, without its frame.
             until: read on to this time, for `seen`.
 
         Yields:
-            [height, width, 3] in 0..1, 4 with alpha; at least one. Pictures that show for several times are one tensor.
+            What `fit` gives of [height, width, 3] in 0..1, 4 with alpha; at least once.
         """
         times = iter(times)
         wanted = next(times, None)
         if wanted is None:
             return
-        channels, shown, rgb, given = 4 if alpha else 3, None, None, False
+        channels, shown, made, given = 4 if alpha else 3, None, None, False
         for picture in self.pictures(wanted):
             while shown is not None and wanted is not None and wanted < picture.time:
-                rgb = self.rgb(shown)[..., :channels] if rgb is None else rgb
-                yield rgb
+                made = fit(self.rgb(shown)[..., :channels]) if made is None else made
+                yield made
                 given, wanted = True, next(times, None)
             if wanted is None and (until is None or picture.time >= until):
                 return
             if seen is not None:
                 seen.append(picture._replace(frame=None))
-            shown, rgb = picture, None
+            shown, made = picture, None
         end = shown.time + shown.duration
         while wanted is not None and (wanted < end or not given):
-            rgb = self.rgb(shown)[..., :channels] if rgb is None else rgb
-            yield rgb
+            made = fit(self.rgb(shown)[..., :channels]) if made is None else made
+            yield made
             given, wanted = True, next(times, None)

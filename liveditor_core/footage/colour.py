@@ -92,17 +92,26 @@ def to_rgb(frame, colours: Colours) -> torch.Tensor:
     if frame.format.is_rgb or frame.format.has_palette:
         name = ("rgba64le" if alpha else "rgb48le") if bits > 8 else ("rgba" if alpha else "rgb24")
         top = 65535 if bits > 8 else 255
+        picture = torch.from_numpy(frame.reformat(format=name).to_ndarray().astype(np.float32)).mul_(1 / top)
     else:
-        name, top = "gbrap16le" if alpha else "gbrp16le", 65535
         frame.colorspace = colours.matrix
-    picture = torch.from_numpy(frame.reformat(format=name).to_ndarray().astype(np.float32)).mul_(1 / top)
-    if alpha and name == "gbrap16le":
-        picture[..., 3] = (picture[..., 3] / _top(bits)).clamp_(0, 1)
+        picture = _planes(frame.reformat(format="gbrap16le" if alpha else "gbrp16le"))
+        if alpha:
+            picture[..., 3] = (picture[..., 3] / _top(bits)).clamp_(0, 1)
     if colours.transfer in hdr.TRANSFERS:
         picture[..., :3] = hdr.to_sdr((picture[..., :3] / colours.white).clamp_(0, 1), colours.transfer)
     if alpha:
         picture[..., :3] *= picture[..., 3:]
     return picture
+
+
+def _planes(frame):
+    """Planes of 16 bits, green first, as RGB: without a copy of the whole, which counts at 3840x2160."""
+    picture = torch.empty(len(frame.planes), frame.height, frame.width)
+    for plane, channel in zip(frame.planes, (1, 2, 0, 3), strict=False):
+        levels = np.frombuffer(plane, "<u2").reshape(frame.height, -1)[:, : frame.width]
+        np.multiply(levels, np.float32(1 / 65535), out=picture[channel].numpy(), casting="unsafe")
+    return picture.movedim(0, -1)
 
 
 def shown_colours(colours: Colours) -> Colours:

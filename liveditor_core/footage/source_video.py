@@ -108,8 +108,8 @@ class SourceVideo:
             [H, W, 3] each, 4 with alpha.
         """
         times = [self.start + time for time in self.times(form)[first:]]
-        for frame in repeat_last(self.clip.frames_at(times, alpha=alpha), len(times)):
-            yield frame if form.original_size else self.fitted(frame)
+        fit = {} if form.original_size else {"fit": self.fitted}
+        yield from repeat_last(self.clip.frames_at(times, alpha=alpha, **fit), len(times))
 
     def fitted(self, frame: torch.Tensor) -> torch.Tensor:
         """A frame of the source as it was edited.  # [H, W, C]"""

@@ -109,7 +109,7 @@ class _Reading:
         until = None if limit is None else self._start + limit / self._fps
         indices = itertools.count() if limit is None else range(limit)
         times = (self._start + frame_time(i, self._fps) for i in indices)
-        for frame in self._clip.frames_at(times, seen=self._seen, until=until):
+        for fitted in self._clip.frames_at(times, fit=self._fit, seen=self._seen, until=until):
             if self.count == 0 and self.end <= self._start:
                 raise FootageError(
                     f"{self._clip.name}: must have at least one frame after its start, got none after "
@@ -117,7 +117,6 @@ class _Reading:
                     "start."
                 )
             self._clip.check = check
-            fitted = self._fit(frame[..., :3])
             yield fitted
             self.count += 1
             tick(self.count, total)

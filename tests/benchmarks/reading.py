@@ -17,7 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests" / "support"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))  # before this folder, for `footage`
 FRAMES, FPS, SIZE = 81, 16, (960, 544)
 
 
