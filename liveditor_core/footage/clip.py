@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from .colour import BT709, Colours
+from .errors import FootageError
 
 
 class Picture(NamedTuple):
@@ -107,6 +108,10 @@ class Clip(ABC):
             if seen is not None:
                 seen.append(picture._replace(frame=None))
             shown, made = picture, None
+        if shown is None:
+            raise FootageError(
+                f"{self.name}: must have at least one frame in this part, got none. Choose another part."
+            )
         end = shown.time + shown.duration
         while wanted is not None and (wanted < end or not given):
             made = fit(self.rgb(shown)[..., :channels]) if made is None else made

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from . import hdr
+from .errors import FootageError
 
 
 class Colours(NamedTuple):
@@ -21,7 +22,8 @@ class Colours(NamedTuple):
 
 BT709, BT601 = Colours(1, 1, 1), Colours(6, 6, 6)
 UNSPECIFIED, RGB_MATRIX = 2, 0
-FULL_RANGE = 2  # of a frame's color_range
+LIMITED_RANGE, FULL_RANGE = 1, 2  # of a frame's color_range
+READABLE = {0, UNSPECIFIED, 3}  # beside those of LUMA_WEIGHTS: not said
 # Weights of red and blue in luma, by matrix. What is not here is read as BT.601, as FFmpeg does.
 LUMA_WEIGHTS = {
     1: (0.2126, 0.0722),
@@ -36,11 +38,12 @@ NAMES = {1: "BT.709", 4: "FCC", 5: "BT.601", 6: "BT.601", 7: "SMPTE 240M", 9: "B
 HD_WIDTH, HD_HEIGHT = 1280, 720  # players take what is not tagged for BT.709 from here on
 
 
-def colours_of(frame) -> Colours:
+def colours_of(frame, told=(UNSPECIFIED, UNSPECIFIED)) -> Colours:
     """The colours of a decoded frame; what is not tagged as players take it.
 
     Args:
         frame: av.VideoFrame.
+        told: primaries and transfer of its stream, for PyAV 16, whose frames do not have them.
     """
     if frame.format.is_rgb or frame.format.has_palette:
         return BT709
@@ -49,7 +52,10 @@ def colours_of(frame) -> Colours:
     guess = BT709 if matrix == BT709.matrix else Colours(matrix, 9, 14) if matrix in (9, 10) else BT601
     primaries, transfer = (
         value if value not in (0, UNSPECIFIED) else other
-        for value, other in ((frame.color_primaries, guess.primaries), (frame.color_trc, guess.transfer))
+        for value, other in (
+            (getattr(frame, "color_primaries", told[0]), guess.primaries),
+            (getattr(frame, "color_trc", told[1]), guess.transfer),
+        )
     )
     # The converter shifts levels up to 16 bits, it does not stretch them: white ends at 255 * 256, as the host has it.
     full = frame.color_range == FULL_RANGE or frame.format.name.startswith(("yuvj", "gray"))
@@ -59,6 +65,15 @@ def colours_of(frame) -> Colours:
 def _top(bits):
     """The highest level of so many bits, shifted up to 16, of 65535."""
     return (((1 << bits) - 1) << (16 - bits)) / 65535
+
+
+def require_readable(frame, name):
+    """Refuse colours that are coded in another way than by a matrix that is known here."""
+    if not frame.format.is_rgb and frame.colorspace not in LUMA_WEIGHTS and frame.colorspace not in READABLE:
+        raise FootageError(
+            f"{name}: must be coded by BT.601, BT.709, BT.2020 or as RGB, got colour matrix {int(frame.colorspace)} of "
+            "ITU-T H.273. Convert it to an ordinary mp4."
+        )
 
 
 def is_tagged(frame) -> bool:
@@ -138,7 +153,7 @@ def to_frame(picture: torch.Tensor, colours: Colours, deep: bool) -> av.VideoFra
         padded = np.zeros((levels.shape[0], row), levels.dtype)
         padded[:, : levels.shape[1]] = levels
         plane.update(padded.tobytes())
-    tag(frame, colours)
+    frame.colorspace, frame.color_range = colours.matrix, LIMITED_RANGE
     return frame
 
 
@@ -150,7 +165,7 @@ def _to_yuv(matrix):
     return torch.stack([219 * luma, 112 * (b - luma) / (1 - blue), 112 * (r - luma) / (1 - red)])
 
 
-def tag(target, colours: Colours):
-    """Write the colours onto a frame or a codec."""
-    target.colorspace, target.color_primaries, target.color_trc = colours[:3]
-    target.color_range = 1  # limited
+def tag(encoder, colours: Colours):
+    """Let an encoder write the colours into its stream."""
+    encoder.colorspace, encoder.color_primaries, encoder.color_trc = colours[:3]
+    encoder.color_range = LIMITED_RANGE

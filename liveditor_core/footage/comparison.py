@@ -1,5 +1,6 @@
 """Source and edit beside each other, at the same times, a frame at a time."""
 
+import functools
 from fractions import Fraction
 
 import torch
@@ -70,9 +71,10 @@ class Pairs:
         if isinstance(self._before, SourceVideo):
             if isinstance(self._after, EditedVideo):
                 return self._after.clip_time(index)
-            return frame_time(index, self.rate) + (0 if self._is_whole_clip() else self._before.start)
+            return frame_time(index, self.rate) + (0 if self._is_whole_clip else self._before.start)
         return frame_time(index, self.rate)
 
+    @functools.cached_property
     def _is_whole_clip(self):
         """Whether an edit that was loaded again is as long as the whole clip and not as the part."""
         seconds, frame = self._edit.length(), 1 / self.rate

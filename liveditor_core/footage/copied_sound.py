@@ -2,6 +2,8 @@
 
 import av
 
+from .timeline import LONGEST_GAP
+
 # By what is written: the codecs that may lie in it.
 HOLDS = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"},
@@ -11,21 +13,41 @@ HOLDS = {
 }
 
 
+RUN_UP = 0.1  # seconds before the first picture that are taken along: decoders begin with them
+
+
 class CopiedSound:
     """All sound tracks of a FileClip, packet by packet; a track for `write_video`."""
 
     def __init__(self, clip):
-        self._clip = clip
+        self._clip, self._source = clip, None
 
     def fits(self, container: str) -> bool:
-        """Whether every track may lie in a container as it is."""
+        """Whether every track may lie in a container as it is, and its stamps only rise."""
+        last = {}
         with self._clip.open() as source:
-            return all(stream.codec_context.name in HOLDS[container] for stream in _tracks(source))
+            tracks = _tracks(source)
+            if not all(_codec(stream) in HOLDS[container] for stream in tracks):
+                return False
+            try:
+                for packet in source.demux(*tracks):
+                    if packet.dts is None:
+                        continue
+                    time, index = packet.dts * packet.time_base, packet.stream.index
+                    if index in last and not last[index] < time < last[index] + LONGEST_GAP:
+                        return False
+                    last[index] = time
+            except av.error.FFmpegError:
+                pass  # the file is cut off here
+        return True
 
     def begin(self, out, _container):
         self._out, self._source = out, self._clip.open()
-        tracks = _tracks(self._source)
-        self._streams = {stream.index: out.add_stream_from_template(stream) for stream in tracks}
+        tracks, self._streams = _tracks(self._source), {}
+        for stream in tracks:
+            copied = self._streams[stream.index] = out.add_stream_from_template(stream)
+            if stream.language:
+                copied.metadata["language"] = stream.language
         self._packets, self._waiting = self._shifted(tracks), None
 
     def _shifted(self, tracks):
@@ -34,7 +56,7 @@ class CopiedSound:
                 if packet.dts is None or packet.pts is None:
                     continue
                 shift = round(self._clip.origin / packet.time_base)
-                if packet.pts - shift + packet.duration <= 0:
+                if (packet.pts - shift + packet.duration) * packet.time_base <= -RUN_UP:
                     continue
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 yield packet
@@ -56,7 +78,14 @@ class CopiedSound:
         self.write_up_to(None)
 
     def close(self):
-        self._source.close()
+        if self._source is not None:
+            self._source.close()
+
+
+def _codec(stream):
+    """The name of a codec, not of the decoder that was chosen for it."""
+    codec = stream.codec_context.codec
+    return getattr(codec, "canonical_name", codec.name.removesuffix("float"))
 
 
 def _tracks(container):

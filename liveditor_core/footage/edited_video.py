@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import logging
 from fractions import Fraction
 
 import torch
@@ -10,7 +11,7 @@ from .copied_sound import CopiedSound
 from .geometry import restore_frames
 from .made_video import MadeVideo
 from .regions import keep_outside
-from .source_video import OutputForm, SourceVideo
+from .source_video import OutputForm, SourceVideo, repeat_last
 from .timing import frame_at, frame_time
 from .writer import VideoForm, kind_of
 
@@ -77,7 +78,7 @@ class EditedVideo(MadeVideo):
     def _whole_clip(self, number, first):
         source, rate = self.source, self.rate
         times = (frame_time(i, rate) for i in range(first, self._each))
-        for i, frame in zip(itertools.count(first), source.clip.frames_at(times), strict=False):
+        for i, frame in enumerate(repeat_last(source.clip.frames_at(times), self._each - first), first):
             since = frame_time(i, rate) - source.start
             inside = 0 <= since < source.original_frames / rate
             yield self._finished(number, frame_at(since, rate, source.original_frames), frame) if inside else frame
@@ -121,4 +122,6 @@ class EditedVideo(MadeVideo):
         untouched = self.whole and self.clips == 1 and not self.is_trimmed and clip.sound_is_whole
         if untouched and CopiedSound(clip).fits(kind_of(path, request)[0]):
             return CopiedSound(clip)
+        if self.whole:
+            logging.info(f"LIVEditor: {clip.name}: its sound cannot be copied as it is, and is encoded anew.")
         return super()._track(path, request)

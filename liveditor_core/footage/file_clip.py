@@ -1,5 +1,6 @@
 """A clip in a file, read by the time stamps of its frames, a frame at a time."""
 
+import hashlib
 import io
 import itertools
 import os
@@ -15,10 +16,12 @@ from .file_sound import FileSound
 from .geometry import fit_frames
 from .orientation import turned, upright
 from .streams import decoded, decoder_of, picture_of, refusal
-from .timeline import WITHOUT_SHOWING_TIMES, Timeline
+from .timeline import WITHOUT_SHOWING_TIMES, Clock, Timeline
 from .timing import nominal_rate
 
 PROBED_PACKETS = 600  # from which the frame rate is read
+CHECKED_PACKETS = 256  # from one look at whether to stop to the next
+COMPARED = 1 << 16  # bytes of each end of a file
 REORDERED = 1  # second by which frames may come in another order than they show
 SEEK_FROM = 5  # seconds; decoding on is as fast before
 # Where an index says at which bytes a time lies. Elsewhere the bytes are guessed, and frames can be missed.
@@ -47,7 +50,7 @@ class FileClip(Clip):
 
     def __init__(self, file, window=Window(), check=Clip.check):  # noqa: B008
         self._file, self._window, self.check = file, window, check
-        self._identity = self._identify()
+        self._identity, self._length = self._identify(), None
         if isinstance(file, str):
             self.name = os.path.basename(file)
         self.errors = []  # of the reading that is going on, or of the last one
@@ -55,27 +58,30 @@ class FileClip(Clip):
             stream = picture_of(container, self.name)
             self._format, self._stream, self._time_base = container.format.name, stream.index, stream.time_base
             self.has_index = self._format in INDEXED
+            told = stream.codec_context.color_primaries, stream.codec_context.color_trc
             self.header_length = _header_length(container, stream)
             header = Fraction(stream.average_rate) if stream.average_rate else None
             aspect = stream.sample_aspect_ratio or 1
             self.notes = [f"{stream.codec_context.name} in {self._format}"]
             if len(container.streams.video) > 1:
                 self.notes.append(f"{len(container.streams.video)} pictures: took stream {stream.index}")
-            probed = _packet_stamps(container, stream, PROBED_PACKETS)
+            probed = itertools.islice(_packet_stamps(container, stream), PROBED_PACKETS)
             self.rate = nominal_rate([stamp for stamp, _ in probed], header)
         self.origin = Fraction(0)  # second 0, by the file's own clock
         frame, self.origin = next(self._frames(), (None, None))
         if frame is None:
             raise refusal(self.name, "no frame of it can be decoded")
-        self._coded = colour.colours_of(frame)
+        colour.require_readable(frame, self.name)
+        self._coded = colour.colours_of(frame, told)
         self.colours = colour.shown_colours(self._coded)
         self.bit_depth, self.has_alpha = colour.bit_depth(frame), colour.has_alpha(frame)
         self._size, self._turn = (frame.width, frame.height), turned(frame)
         self.width, self.height = self._size[:: -1 if self._turn.swaps else 1]
         aspect = Fraction(aspect) if Fraction(1, 10) <= aspect <= 10 else Fraction(1)
         self.pixel_aspect = 1 / aspect if self._turn.swaps else aspect
-        if window.start > 0:
-            self._window = window._replace(start=window.start + self.begin_at(Fraction(0)))
+        begin = window.start + self.begin_at(Fraction(0)) if window.start > 0 else window.start
+        if window.end is None or begin < window.end:
+            self._window = window._replace(start=begin)
         self.sound = FileSound.find(self, self.origin + self._window.start)
         self._describe(frame)
 
@@ -85,6 +91,7 @@ class FileClip(Clip):
 
     def open(self):
         """Open the file.  # av.InputContainer"""
+        self.require_unchanged()
         try:
             file = self._file if isinstance(self._file, str) else io.BytesIO(self._file.getvalue())
             return av.open(file, metadata_errors="replace")
@@ -92,32 +99,40 @@ class FileClip(Clip):
             raise refusal(self.name, error) from error
 
     def _identify(self):
-        try:
-            stat = os.stat(self._file) if isinstance(self._file, str) else None
-        except OSError:
+        """Size, time and both ends of the file, or None where there is none."""
+        if not isinstance(self._file, str):
             return None
-        return stat and (stat.st_size, stat.st_mtime_ns)
+        try:
+            stat = os.stat(self._file)
+            with open(self._file, "rb") as file:
+                ends = [file.read(COMPARED)]
+                file.seek(max(0, stat.st_size - COMPARED))
+                ends.append(file.read(COMPARED))
+        except OSError:
+            return ()
+        return stat.st_size, stat.st_mtime_ns, hashlib.sha256(b"".join(ends)).digest()
 
     def require_unchanged(self):
-        if self._identify() != self._identity:
-            raise SourceChanged(
-                f"{self.name}: must stay as it is while it is edited, but was changed, moved or deleted since Encode "
-                "Source Video read it. Put the file back and run again."
-            )
+        now, before = self._identify(), self._identity
+        if now == before or now and before and now[0] == before[0] and now[2] == before[2]:
+            return  # a copy that was put back has another time
+        raise SourceChanged(
+            f"{self.name}: must stay as it is while it is edited, but was changed, moved or deleted since Encode "
+            "Source Video read it. Put the file back and run again."
+        )
 
     def pictures(self, start):
-        self.require_unchanged()
         seek = start + self._window.start > SEEK_FROM and self.has_index
         end = None if self._window.end is None else self._window.end - self._window.start
         begin, pending = self.origin + self._window.start, None
         for frame, raw in self._frames(begin + start if seek else None):
             time = raw - begin
+            if end is not None and time >= end:
+                break
             if pending is not None and time > start:
                 yield pending._replace(duration=time - pending.time)
-            if end is not None and time >= end:
-                return
-            # Of the last one; a false rate in the header makes it too short.
-            length = max(1 / self.rate, (frame.duration or 0) * self._time_base)
+            # Of the last one; a false rate in the header makes it too short. PyAV 16 does not know it.
+            length = max(1 / self.rate, (getattr(frame, "duration", 0) or 0) * self._time_base)
             pending = Picture(time, length if end is None else min(length, end - time), frame)
         if pending is not None:
             yield pending
@@ -130,9 +145,13 @@ class FileClip(Clip):
         return upright(pixels, self._turn)
 
     def length(self):
-        time, duration = max(self._stamps(), default=(Fraction(0), 0))
-        end = time + max(duration, 1 / self.rate)
-        return end if self._window.end is None else min(end, self._window.end - self._window.start)
+        if self._length is None:
+            time, duration = max(self._stamps(), default=(Fraction(0), 0))
+            end = time + max(duration, 1 / self.rate)
+            self._length = max(
+                Fraction(0), end if self._window.end is None else min(end, self._window.end - self._window.start)
+            )
+        return self._length
 
     def count_before(self, time):
         return sum(0 <= stamp < time for stamp, _ in self._stamps())
@@ -149,14 +168,18 @@ class FileClip(Clip):
         begin = self.origin + self._window.start
         with self.open() as container:
             stream = container.streams[self._stream]
-            seek = around is not None and self.has_index and around + self._window.start > SEEK_FROM
-            if seek:
+            if around is not None and self.has_index and around + self._window.start > SEEK_FROM:
                 container.seek(int((begin + around) / stream.time_base), stream=stream)
-            end = None if around is None else begin + around + REORDERED
-            stamps = _packet_stamps(container, stream, until=end)
-        if self._format in WITHOUT_SHOWING_TIMES:  # there the first frame has the time of a later packet
-            begin = min(stamps, default=(0, 0))[0] + self._window.start
-        return [(stamp - begin, duration) for stamp, duration in stamps]
+            clock = Clock(self._format)
+            for number, (stamp, duration) in enumerate(_packet_stamps(container, stream)):
+                if number == 0 and self._format in WITHOUT_SHOWING_TIMES:
+                    begin = stamp + self._window.start  # there the first frame has the time of a later packet
+                time = clock.run(stamp, duration or 1 / self.rate) - begin
+                if number % CHECKED_PACKETS == 0:
+                    self.check(time)
+                yield time, duration
+                if around is not None and time > around + REORDERED:
+                    return
 
     def _frames(self, seek_to=None):
         """Decoded frames with the times of the file's own clock, from a key frame before `seek_to` on.
@@ -170,7 +193,7 @@ class FileClip(Clip):
                 yield found
             return
         except av.error.FFmpegError as error:
-            self.errors = [error]
+            self.errors = [str(error)]  # the error itself holds on to decoder and file
         yield from itertools.islice(self._read(seek_to), given, None)
 
     def _read(self, seek_to, *, strict=False):
@@ -209,7 +232,7 @@ class FileClip(Clip):
         if frame.interlaced_frame:
             notes.append("interlaced: where lines comb, deinterlace it first")
         if self.has_alpha:
-            notes.append("transparent: edited on black; its transparency is kept aside")
+            notes.append("transparent: edited on black")
         notes.append(self.sound.note if self.sound else "no sound")
 
 
@@ -220,17 +243,12 @@ def _header_length(container, stream):
     return Fraction(container.duration, av.time_base) if container.duration else None
 
 
-def _packet_stamps(container, stream, count=None, until=None):
-    """When frames begin to show by the file's own clock, and how long: the first so many, or up to a time."""
-    stamps = []
+def _packet_stamps(container, stream):
+    """When frames begin to show by the file's own clock, and how long, in the order of decoding."""
     try:
         for packet in container.demux(stream):
             stamp = packet.dts if packet.pts is None else packet.pts
-            if stamp is None or packet.is_discard:
-                continue
-            stamps.append((stamp * stream.time_base, (packet.duration or 0) * stream.time_base))
-            if len(stamps) == count or until is not None and stamps[-1][0] > until:
-                break
+            if stamp is not None and not packet.is_discard:
+                yield stamp * stream.time_base, (packet.duration or 0) * stream.time_base
     except av.error.FFmpegError:
-        pass  # the file is cut off; reading says so
-    return stamps
+        return  # the file is cut off; reading says so

@@ -6,6 +6,7 @@ import av
 
 from .sound import Sound, from_frame, held_layout, held_rate
 from .streams import decoded, sound_of
+from .timeline import Clock
 
 SEEK_FROM = 5  # seconds
 RUN_UP = 1  # second that decoders get before what is wanted
@@ -36,6 +37,13 @@ class FileSound(Sound):
             frame = next(decoded(container, stream, stream.codec_context, errors), None)
             if frame is None:
                 clip.notes.append(f"the sound ({stream.codec_context.name}) cannot be decoded")
+                return None
+            try:
+                av.AudioResampler("flt", held_layout(frame.layout.nb_channels), held_rate(frame.sample_rate)).resample(
+                    frame
+                )
+            except av.error.FFmpegError:
+                clip.notes.append(f"the sound has {frame.layout.nb_channels} channels, which cannot be mixed: left out")
                 return None
             note = f"sound: {stream.codec_context.name}, {frame.sample_rate} Hz, {frame.layout.name}"
             if count > 1:
@@ -68,8 +76,10 @@ class FileSound(Sound):
             if seek_to is not None:
                 container.seek(int(seek_to / stream.time_base), stream=stream)
             resampler, form, position = None, None, None
+            clock, length = Clock(container.format.name), Fraction(0)
             for frame in decoded(container, stream, stream.codec_context, errors):
-                time = frame.pts * frame.time_base if frame.pts is not None else None
+                time = clock.run(frame.pts * frame.time_base, length) if frame.pts is not None else None
+                length = Fraction(frame.samples, frame.sample_rate)
                 self._clip.check(Fraction(0) if time is None else time - self._origin)
                 if seek_to is not None and (time is None or time > first):
                     break

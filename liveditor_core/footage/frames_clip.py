@@ -19,7 +19,8 @@ class FramesClip(Clip):
     """
 
     def __init__(self, frames: torch.Tensor, rate: Fraction, audio: dict | None = None, name="the frames"):
-        self._frames, self.rate, self.name = frames, rate, name
+        self._frames, self.name = frames, name
+        self.rate = Fraction(rate).limit_denominator(1001)  # 29.97 as a float is no rate that a file can have
         self.height, self.width = frames.shape[1:3]
         self.has_alpha = frames.shape[3] == 4
         self.sound = SamplesSound(audio) if audio is not None else None

@@ -1,5 +1,6 @@
 """A VIDEO for the host whose frames are made one at a time whenever it is read, so that its length does not matter."""
 
+import contextlib
 import copy
 import itertools
 import math
@@ -92,13 +93,13 @@ class MadeVideo(Input.Video):
         if start >= total or strict_duration and start + wanted > total:
             return None
         trimmed = copy.copy(self)
-        first = self._window[0] + round(start * self.rate)
+        first = self._window[0] + min(len(self) - 1, round(start * self.rate))
         trimmed._window = (first, min(self._window[0] + len(self), first + max(1, round(wanted * self.rate))))
         trimmed._file = None
         return trimmed
 
     def get_stream_source(self):
-        if self._file is None:
+        if self._file is None or not os.path.exists(self._file):
             handle, path = tempfile.mkstemp(suffix=".mp4", dir=self._folder)
             os.close(handle)
             weakref.finalize(self, _remove, path)
@@ -162,5 +163,5 @@ class _MadeClip(Clip):
 
 
 def _remove(path):
-    if os.path.exists(path):
+    with contextlib.suppress(OSError):  # gone already, or still open somewhere on Windows
         os.remove(path)

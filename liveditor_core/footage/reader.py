@@ -32,7 +32,7 @@ def open_clip(video, *, image_fps: float = 0, audio: dict | None = None, check=C
                 "image_fps must be set for IMAGE input, got 0: frames alone do not say how fast they play. Use the "
                 "fps of Get Video Components, or of whatever made the frames."
             )
-        return FramesClip(video, Fraction(image_fps).limit_denominator(1001), audio)
+        return _frames(video, image_fps, audio, "the frames")
     clip = video.as_clip(check) if hasattr(video, "as_clip") else _open_video(video, check)
     if audio is not None:
         clip.sound = SamplesSound(audio)
@@ -43,7 +43,7 @@ def _open_video(video, check):
     source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
     if not isinstance(source, str | io.BytesIO):
         parts = video.get_components()
-        return FramesClip(parts.images, Fraction(parts.frame_rate), parts.audio, "the video")
+        return _frames(parts.images, parts.frame_rate, parts.audio, "the video")
     try:
         start, duration = video.get_active_trim_window()
     except ValueError as error:
@@ -54,3 +54,9 @@ def _open_video(video, check):
     start = Fraction(start).limit_denominator(10**6)
     end = start + Fraction(duration).limit_denominator(10**6) if duration else None
     return FileClip(source, Window(start, end), check)
+
+
+def _frames(frames, rate, audio, name):
+    if not len(frames):
+        raise FootageError(f"{name}: must be at least one frame, got none. Connect another video.")
+    return FramesClip(frames, Fraction(rate), audio, name)

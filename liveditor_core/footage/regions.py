@@ -107,6 +107,7 @@ def _mask_of_each_frame(count, source, form):
         return max(0, bisect_right(source.stamps, time) - 1)
 
     decoded, before = len(source.stamps), functools.cache(source.frames_before)
+    whole = functools.cache(source.all_frames)
     readings = (
         (source.frames, "edited frames", lambda time: int(time * source.fps)),
         (decoded, "frames of the source", visible),
@@ -115,7 +116,7 @@ def _mask_of_each_frame(count, source, form):
     for off in range(MOST_OFF + 1):
         found = next((reading for reading in readings if abs(reading[0] - count) == off < count), None)
         # Counting may mean to read through the whole file.
-        if found is None and count >= decoded - off and count >= before() + decoded - off:
+        if found is None and count >= decoded - off and before() + decoded - off <= count <= whole() + off:
             found = (
                 before() + decoded,
                 "frames of the video up to the part's end",

@@ -106,10 +106,11 @@ class SamplesSound(Sound):
         waveform, rate = audio["waveform"][0].float().cpu(), int(audio["sample_rate"])
         self.rate, self.layout = held_rate(rate), held_layout(len(waveform))
         samples = np.ascontiguousarray(waveform.numpy().T)
-        if (self.rate, CHANNELS[self.layout]) != (rate, samples.shape[1]):
+        channels = CHANNELS[self.layout]
+        if (self.rate, channels) != (rate, samples.shape[1]):
             resampler = av.AudioResampler("flt", self.layout, self.rate)
-            parts = [*resampler.resample(to_frame(samples, rate)), *resampler.resample(None)]
-            samples = np.concatenate([from_frame(part) for part in parts])
+            parts = [*resampler.resample(to_frame(samples, rate)), *resampler.resample(None)] if len(samples) else []
+            samples = np.concatenate([np.zeros((0, channels), np.float32), *map(from_frame, parts)])
         self._samples = samples
 
     def placed(self, start):

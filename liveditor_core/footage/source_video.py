@@ -86,6 +86,10 @@ class SourceVideo:
         """How many frames of the clip begin to show before the first of `stamps`."""
         return self.clip.count_before(self.start + self.stamps[0])
 
+    def all_frames(self) -> int:
+        """How many frames the whole clip has."""
+        return self.clip.count_before(self.clip.length() + 1)
+
     def seconds(self, form: OutputForm) -> Fraction:
         return self.count(form) / self.rate(form)
 
@@ -140,6 +144,7 @@ def part_length(clip_rate: Fraction, fps: Fraction, frames: int, max_frames: int
         max_frames: how many were asked for, 0 for all.
         shown: seconds up to the end of the last picture that was read.
     """
+    count = round(shown * clip_rate)
     if frames == max_frames:
-        return max(1, math.ceil(frames * clip_rate / fps))
-    return max(1, round(shown * clip_rate))
+        count = min(count, math.ceil(frames * clip_rate / fps))
+    return max(1, count)

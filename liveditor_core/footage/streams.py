@@ -76,13 +76,13 @@ def decoded(container, stream, decoder, errors, *, strict=False):
             except av.error.FFmpegError as error:
                 if strict:
                     raise
-                errors.append(error)
+                errors.append(str(error))
     except av.error.FFmpegError as error:
         if strict:
             raise
-        errors.append(error)  # the file ends here
+        errors.append(str(error))  # the file ends here
     if not flushed:
         try:
             yield from decoder.decode(None)
         except av.error.FFmpegError as error:
-            errors.append(error)
+            errors.append(str(error))

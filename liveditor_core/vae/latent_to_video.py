@@ -62,4 +62,7 @@ def _keep(latent):
     comfy.utils.save_torch_file(
         {"latent_tensor": latent.contiguous(), "latent_format_version_0": torch.tensor([])}, path
     )
-    return f"The edit is kept: Load Latent has it as {name} and can stand in for the sampler."
+    return (
+        f"The edit is kept: Load Latent has it as {name} and can stand in for the sampler; connect its mask to Decode "
+        "Video."
+    )

@@ -111,9 +111,10 @@ class _Reading:
         times = (self._start + frame_time(i, self._fps) for i in indices)
         for fitted in self._clip.frames_at(times, fit=self._fit, seen=self._seen, until=until):
             if self.count == 0 and self.end <= self._start:
+                lasts = max(0.0, float(self.end))
                 raise FootageError(
                     f"{self._clip.name}: must have at least one frame after its start, got none after "
-                    f"{float(self._start):g} s (it lasts {float(self.end):.2f} s). Choose another video or an earlier "
+                    f"{float(self._start):g} s (it lasts {lasts:.2f} s). Choose another video or an earlier "
                     "start."
                 )
             self._clip.check = check

@@ -12,7 +12,7 @@ class PicturesClip(Clip):
     Args:
         pictures: [F, H, W, C].
         stamps: seconds.
-        before: how many pictures there are that are not among them.
+        before: how many pictures there are before them, and as many after.
     """
 
     def __init__(self, pictures, stamps, rate, pixel_aspect=Fraction(1), before=0):
@@ -33,7 +33,8 @@ class PicturesClip(Clip):
         return self._stamps[-1] + 1 / self.rate
 
     def count_before(self, time):
-        return self._before
+        inside = sum(stamp < time for stamp in self._stamps)
+        return self._before + inside + (self._before if time > self.length() else 0)
 
     def next_after(self, time):
         return min((stamp for stamp in self._stamps if stamp >= time), default=None)

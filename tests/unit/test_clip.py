@@ -1,7 +1,10 @@
 """Footage read by time: stamps, rates, sides, sound; from frames in memory and from small files."""
 
+import os
 import struct
+import threading
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -187,3 +190,42 @@ def test_a_file_that_changes(tmp_path):
     write(tmp_path / "clip.mkv", range(0, 800, 40))
     with pytest.raises(FootageError, match="clip.mkv: must stay as it is"):
         list(clip.frames_at(at(0)))
+
+
+def test_a_trimming_that_ends_before_the_next_picture(tmp_path):
+    path = write(tmp_path / "clip.mkv", range(0, 2000, 40))
+    assert len(shown(FileClip(path, Window(Fraction(1), Fraction(3, 2))), at(0.7))) == 1, "the last picture"
+    assert shown(FileClip(path, Window(Fraction(1, 100), Fraction(2, 100))), at(0.001)) == [0]
+    assert FileClip(path, Window(Fraction(5), Fraction(6))).length() == 0
+
+
+def test_a_clock_that_is_set_anew(tmp_path):
+    """Two recordings in one file: of the second the times go on from the first."""
+    parts = [write(tmp_path / f"{first}.ts", range(first, first + 1000, 40)) for first in (0, 900000)]
+    joined = tmp_path / "joined.ts"
+    for paths in (parts, parts[::-1]):
+        joined.write_bytes(b"".join(Path(path).read_bytes() for path in paths))
+        clip = FileClip(str(joined))
+        assert float(clip.length()) == pytest.approx(2, abs=0.1)
+        assert float([*clip.pictures(Fraction(0))][-1].time) == pytest.approx(1.96, abs=0.1)
+
+
+def test_a_copy_that_is_put_back_is_the_same_file(tmp_path):
+    path = write(tmp_path / "clip.mkv", range(0, 400, 40))
+    clip, content = FileClip(path), Path(path).read_bytes()
+    os.remove(path)
+    with pytest.raises(FootageError, match="clip.mkv: must stay as it is"):
+        clip.sound or list(clip.frames_at(at(0)))
+    Path(path).write_bytes(content)
+    assert shown(clip, at(0)) == [0]
+
+
+def test_nothing_is_held_open_after_damage(tmp_path):
+    path = write(tmp_path / "clip.mkv", range(0, 2000, 40))
+    content = bytearray(Path(path).read_bytes())
+    content[len(content) // 2 :] = os.urandom(len(content) - len(content) // 2)
+    Path(path).write_bytes(content)
+    clip, before = FileClip(path), threading.active_count()
+    for _ in range(3):
+        list(clip.frames_at(at(0, 1)))
+    assert all(isinstance(error, str) for error in clip.errors) and threading.active_count() == before
