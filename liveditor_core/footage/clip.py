@@ -1,5 +1,6 @@
 """What footage is to all others: pictures and sound in time, wherever they come from."""
 
+import math
 from abc import ABC, abstractmethod
 from fractions import Fraction
 from typing import NamedTuple
@@ -117,3 +118,24 @@ class Clip(ABC):
             made = fit(self.rgb(shown)[..., :channels]) if made is None else made
             yield made
             given, wanted = True, next(times, None)
+
+
+class SteadyClip(Clip):
+    """A clip whose frames come at a constant rate."""
+
+    @abstractmethod
+    def __len__(self):
+        """How many frames it has."""
+
+    def first_at(self, time: Fraction) -> int:
+        """The number of the frame that shows at a time, or of the last one."""
+        return min(len(self) - 1, max(0, int(time * self.rate)))
+
+    def length(self):
+        return len(self) / self.rate
+
+    def count_before(self, time):
+        return min(len(self), math.ceil(time * self.rate))
+
+    def next_after(self, time):
+        return math.ceil(time * self.rate) / self.rate

@@ -1,15 +1,14 @@
 """A clip of frames that lie in memory: IMAGE batches, and VIDEO made of tensors."""
 
-import math
 from fractions import Fraction
 
 import torch
 
-from .clip import Clip, Picture
+from .clip import Picture, SteadyClip
 from .sound import SamplesSound
 
 
-class FramesClip(Clip):
+class FramesClip(SteadyClip):
     """Frames at a constant rate.
 
     Args:
@@ -28,8 +27,11 @@ class FramesClip(Clip):
         self.notes.append(self.sound.note if self.sound else "no sound")
         self.errors = []
 
+    def __len__(self):
+        return len(self._frames)
+
     def pictures(self, start):
-        for index in range(min(len(self._frames) - 1, max(0, int(start * self.rate))), len(self._frames)):
+        for index in range(self.first_at(start), len(self)):
             yield Picture(index / self.rate, 1 / self.rate, index)
 
     def rgb(self, picture):
@@ -37,12 +39,3 @@ class FramesClip(Clip):
         if self.has_alpha:
             return torch.cat([frame[..., :3] * frame[..., 3:], frame[..., 3:]], dim=-1)
         return frame
-
-    def length(self):
-        return len(self._frames) / self.rate
-
-    def count_before(self, time):
-        return math.ceil(time * self.rate)
-
-    def next_after(self, time):
-        return math.ceil(time * self.rate) / self.rate

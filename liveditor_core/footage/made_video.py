@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import itertools
-import math
 import os
 import tempfile
 import weakref
@@ -14,7 +13,7 @@ import torch
 
 from comfy_api.latest import Input, Types
 
-from .clip import Clip, Picture
+from .clip import Picture, SteadyClip
 from .colour import Colours
 from .sound import Sound
 from .writer import EncodedSound, Request, VideoForm, write_video
@@ -130,7 +129,7 @@ class MadeVideo(Input.Video):
         return _MadeClip(self)
 
 
-class _MadeClip(Clip):
+class _MadeClip(SteadyClip):
     """A MadeVideo as footage."""
 
     name = "the video"
@@ -144,22 +143,16 @@ class _MadeClip(Clip):
         self.sound = video.sound and video.sound.later(video._window[0] / form.rate)
         self.notes, self.errors = [f"made by a node before, {self.width}x{self.height}"], []
 
+    def __len__(self):
+        return len(self._video)
+
     def pictures(self, start):
-        first = min(len(self._video) - 1, max(0, int(start * self.rate)))
+        first = self.first_at(start)
         for i, frame in enumerate(self._video.frames(first), first):
             yield Picture(i / self.rate, 1 / self.rate, frame)
 
     def rgb(self, picture):
         return picture.frame
-
-    def length(self):
-        return len(self._video) / self.rate
-
-    def count_before(self, time):
-        return math.ceil(time * self.rate)
-
-    def next_after(self, time):
-        return math.ceil(time * self.rate) / self.rate
 
 
 def _remove(path):
