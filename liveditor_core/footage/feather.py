@@ -1,7 +1,6 @@
 """How an edit fades in from the edge of a mask."""
 
 import numpy
-import scipy.ndimage
 import torch
 
 from .geometry import Box
@@ -19,6 +18,8 @@ def fade_in(mask: torch.Tensor, feather: int):
         mask: [H, W] in 0..1, on the CPU; it is overwritten, what is 0 remains so.
         feather: pixels, at least 1.
     """
+    import scipy.ndimage  # only where a mask fades in: it takes a third of a second
+
     inside = (mask > 0).numpy()
     reach = feather + 1
     tiles = _tiles_near_edges(inside, reach)

@@ -4,7 +4,6 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy
-import scipy.sparse
 import torch
 
 ROUNDING = 1e-6  # of positions, and of what the shares of a pixel add up to in single precision
@@ -58,6 +57,8 @@ def _shares(span, size, evenly):
     Returns:
         Sparse [span.count, size], every row adds up to 1.
     """
+    import scipy.sparse  # only where a mask is resized, as in feather.py
+
     begin = span.first + numpy.arange(span.count)[:, None] * span.step
     if span.step > 1:
         pixels = numpy.floor(begin) + numpy.arange(ceil(span.step) + 1)

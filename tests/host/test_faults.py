@@ -141,7 +141,11 @@ def test_weights_replaced_while_queued(client, edit_prompt, checkpoint):
     assert np.abs(edited(client, edit_prompt) - before).mean() > 8, "the old weights were used again"
 
 
-def test_weights_deleted_while_queued(client, edit_prompt, checkpoint):
+LOADED = "Requested to load LIVEditor"  # in the log
+
+
+def test_weights_deleted_while_queued(server, client, edit_prompt, checkpoint):
+    loads = server.log_text().count(LOADED)
     first = dict(edit_prompt)
     key = key_of(first, "LIVEditSampler")
     first[key] = {**first[key], "inputs": {**first[key]["inputs"], "steps": 60}}
@@ -149,6 +153,7 @@ def test_weights_deleted_while_queued(client, edit_prompt, checkpoint):
     wait_until(lambda: client.get("queue")["queue_running"])
     waiting = queue(client, edit_prompt)
     wait_until(lambda: client.get("queue")["queue_pending"])
+    wait_until(lambda: server.log_text().count(LOADED) > loads)
     checkpoint.unlink()
     running.join()
     waiting.join()

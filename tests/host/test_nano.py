@@ -180,7 +180,7 @@ def test_the_demo_workflow_says_what_the_files_recommend():
     with safe_open(host.PACK / "models" / "diffusion_models" / nano.MODEL, "pt") as file:
         recommended = json.loads(file.metadata()["recommended"])
     assert recommended == nano.RECOMMENDED
-    assert values("EncodeSourceVideo")[:3] == ["custom", *SIZE] and values("EncodeSourceVideo")[6] == FRAMES
+    assert values("EncodeSourceVideo")[:3] == ["auto small model", *SIZE] and values("EncodeSourceVideo")[6] == FRAMES
     assert values("SparseAttentionSettings")[:3] == recommended["ratios"]
     assert values("LIVEditSampler")[2:] == [recommended[name] for name in ("steps", "cfg", "shift")]
     assert score.asked_edit(values("CLIPTextEncode")[0])
