@@ -17,6 +17,7 @@ LATENT_KEY = "liveditor_mask"  # in a LATENT: the mask that it was sampled with
 # (16 and 235 of 255 are 0.06 and 0.92). In between, soft mattes rise evenly.
 BLACK, WHITE = 0.1, 0.9
 NEARLY_ALL = 0.95
+ROWS = 256
 MOST_OFF = 2  # frames: segmenters and loaders lose or repeat one or two at the ends of a clip
 
 
@@ -188,5 +189,12 @@ def keep_outside(edit: torch.Tensor, source_frames: torch.Tensor, weights: torch
         As `source_frames`, and in their type, so that what is outside is theirs bit for bit.
     """
     edit, weights = edit.to(source_frames), weights.to(source_frames).unsqueeze(-1)
-    # NaN times 0 is NaN: what the edit is outside must not matter.
-    return torch.where(weights > 0, torch.lerp(source_frames, edit, weights), source_frames)
+    out = torch.empty_like(source_frames)
+    rows = source_frames.dim() - 3
+    # A few rows at a time: at 3840x2160 all that lies between takes as much as ten frames of the video.
+    for kept, edited, share, result in zip(
+        *(x.split(ROWS, rows) for x in (source_frames, edit, weights, out)), strict=True
+    ):
+        # NaN times 0 is NaN: what the edit is outside must not matter.
+        result.copy_(torch.where(share > 0, torch.lerp(kept, edited, share), kept))
+    return out

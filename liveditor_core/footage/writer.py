@@ -17,6 +17,8 @@ ENCODERS = {"auto": "h264", "h264": "h264", "hevc": "hevc", "av1": "libsvtav1"}
 FORMATS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "webm": "webm"}
 SOUND_ENCODERS = {"webm": "libopus"}
 OPUS_RATE = 48000
+LARGE, LOOKAHEAD = 2048 * 1152, "16"  # pixels, and frames: of larger ones the usual 40 take 0.5 GB
+THREADS = min(8, os.cpu_count() or 1)  # each holds frames of its own
 QUALITY = 18  # constant rate factor: losses that are not seen
 SOUND_BITS = 128_000  # a second and two channels
 
@@ -93,6 +95,9 @@ def _picture_stream(out, form, codec, crf):
     stream.width, stream.height = form.width + form.width % 2, form.height + form.height % 2
     stream.pix_fmt = "yuv420p10le" if form.deep else "yuv420p"
     stream.options = {"crf": str(QUALITY if crf is None else crf)}
+    if ENCODERS[codec] == "h264" and form.width * form.height > LARGE:
+        stream.options |= {"rc-lookahead": LOOKAHEAD}
+    stream.codec_context.thread_count = THREADS
     stream.codec_context.sample_aspect_ratio = form.pixel_aspect
     tag(stream.codec_context, form.colours)
     return stream
