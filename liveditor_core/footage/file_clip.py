@@ -1,6 +1,7 @@
 """A clip in a file, read by the time stamps of its frames, a frame at a time."""
 
 import hashlib
+import heapq
 import io
 import itertools
 import os
@@ -131,8 +132,8 @@ class FileClip(Clip):
                 break
             if pending is not None and time > start:
                 yield pending._replace(duration=time - pending.time)
-            # Of the last one; a false rate in the header makes it too short. PyAV 16 does not know it.
-            length = max(1 / self.rate, (getattr(frame, "duration", 0) or 0) * self._time_base)
+            told = (getattr(frame, "duration", 0) or 0) * self._time_base  # PyAV 16 does not know it
+            length = self._last_duration(told, pending and time - pending.time)
             pending = Picture(time, length if end is None else min(length, end - time), frame)
         if pending is not None:
             yield pending
@@ -146,12 +147,22 @@ class FileClip(Clip):
 
     def length(self):
         if self._length is None:
-            time, duration = max(self._stamps(), default=(Fraction(0), 0))
-            end = time + max(duration, 1 / self.rate)
+            last = heapq.nlargest(2, self._stamps())
+            (time, told), (before, _) = (last + last)[:2] if last else ((Fraction(0), 0),) * 2
+            end = time + self._last_duration(told, time - before)
             self._length = max(
                 Fraction(0), end if self._window.end is None else min(end, self._window.end - self._window.start)
             )
         return self._length
+
+    def _last_duration(self, told, gap):
+        """How long the last picture shows.
+
+        Args:
+            told: seconds by the file, 0 if it does not say; a false rate in the header makes it too short.
+            gap: seconds that the picture before it showed, None or 0 where there is none.
+        """
+        return max(told, 1 / self.rate) if told or not gap else min(gap, 1 / self.rate)
 
     def count_before(self, time):
         return sum(0 <= stamp < time for stamp, _ in self._stamps())

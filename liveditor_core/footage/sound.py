@@ -13,6 +13,7 @@ CHANNELS = {layout: count for count, layout in LAYOUTS.items()}
 RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 USUAL_RATE = 48000
 LARGEST_SILENCE = 48000  # samples at once
+LOUDEST = 8.0  # where 1 is full scale
 
 
 def held_layout(channels: int) -> str:
@@ -57,7 +58,8 @@ class Sound(ABC):
                 continue
             yield from _silence(min(first, total) - done, channels)
             if first < total:
-                yield samples[: total - first]
+                # Damaged floats would stop an encoder.
+                yield np.nan_to_num(samples[: total - first]).clip(-LOUDEST, LOUDEST)
             done = min(total, first + len(samples))
         yield from _silence(total - done, channels)
 

@@ -230,3 +230,9 @@ def test_nothing_is_held_open_after_damage(tmp_path):
     for _ in range(3):
         list(clip.frames_at(at(0, 1)))
     assert all(isinstance(error, str) for error in clip.errors) and threading.active_count() == before
+
+
+def test_damaged_samples_are_silence():
+    audio = {"waveform": torch.tensor([[[0.5, float("nan"), float("inf"), 1e30, -0.5]]]), "sample_rate": 8000}
+    samples = SamplesSound(audio).read(Fraction(0), Fraction(5, 8000))["waveform"]
+    assert samples.isfinite().all() and samples.abs().max() <= 8 and samples[0, 0, 1] == 0
