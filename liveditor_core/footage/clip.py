@@ -76,11 +76,6 @@ class Clip(ABC):
         """Refuse with SourceChanged if the source is no longer what was opened; what lies in memory always is."""
         return
 
-    @property
-    def shape(self) -> Fraction:
-        """Width by height as shown."""
-        return self.width * self.pixel_aspect / self.height
-
     def frames_at(self, times, *, alpha=False, fit=lambda frame: frame, seen=None, until=None):
         """The pictures that show at given times, up to the end of the clip.
 
