@@ -195,3 +195,22 @@ def test_soft_and_small_masks_end_where_they_were_drawn(client):
     inside[-8:, -8:] = True  # the corner of the hard one
     assert (small != hard)[:, ~inside].sum() == 0
     assert (small != hard)[:, 18:46, 50:70].mean() > 0.8
+
+
+def test_frames_are_made_where_somebody_takes_them(client):
+    """Connected only after a first run, they are made as well; until then there are none."""
+    clip = Clip(stamps=steady(EDIT_RATE, 5))
+    prompt = graph(client, put(clip, "taken"))
+    ran = []
+
+    def note(message):
+        if isinstance(message, dict) and message["type"] == "executing":
+            ran.append(message["data"]["node"])
+
+    client.run(prompt, note)
+    assert "decode" in ran
+    ran.clear()
+    client.run(prompt | {"again": copy_of(prompt["save"], filename_prefix="again")}, note)
+    assert "decode" not in ran, "decoded once, however many read it"
+    (pictures,) = images_of(client, prompt, ["decode", 1])
+    assert [read_number(picture) for picture in pictures] == list(range(5))
