@@ -62,7 +62,7 @@ def test_both_clips_at_the_same_time_code(player):
         at_frame(page, frame)
         middle = before.shape[2] // 2
         left, right = np.s_[:, : middle - 4], np.s_[:, middle + 4 :]
-        for _ in range(50):  # a busy browser draws the frame of a seek some time after the seek's end
+        for _ in range(250):  # a busy browser draws the frame of a seek some time after the seek's end
             shown = pixels(page)
             if apart(shown[left], before[frame][left]) < 4 and apart(shown[right], after[frame][right]) < 4:
                 break
