@@ -55,7 +55,7 @@ class CopiedSound:
             for packet in self._source.demux(*tracks):
                 if packet.dts is None or packet.pts is None:
                     continue
-                shift = round(self._clip.origin / packet.time_base)
+                shift = round(self._clip.sound_origin / packet.time_base)
                 if (packet.pts - shift + packet.duration) * packet.time_base <= -RUN_UP:
                     continue
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift

@@ -66,8 +66,8 @@ class FileClip(Clip):
             self.notes = [f"{stream.codec_context.name} in {self._format}"]
             if len(container.streams.video) > 1:
                 self.notes.append(f"{len(container.streams.video)} pictures: took stream {stream.index}")
-            probed = itertools.islice(_packet_stamps(container, stream), PROBED_PACKETS)
-            self.rate = nominal_rate([stamp for stamp, _ in probed], header)
+            probed = [stamp for stamp, _ in itertools.islice(_packet_stamps(container, stream), PROBED_PACKETS)]
+            self.rate = nominal_rate(probed, header)
         self.origin = Fraction(0)  # second 0, by the file's own clock
         frame, self.origin = next(self._frames(), (None, None))
         if frame is None:
@@ -83,7 +83,9 @@ class FileClip(Clip):
         begin = window.start + self.begin_at(Fraction(0)) if window.start > 0 else window.start
         if window.end is None or begin < window.end:
             self._window = window._replace(start=begin)
-        self.sound = FileSound.find(self, self.origin + self._window.start)
+        # Where frames have the times of decoding, the first one comes out with that of a later packet.
+        self.sound_origin = probed[0] if self._format in WITHOUT_SHOWING_TIMES and probed else self.origin
+        self.sound = FileSound.find(self, self.sound_origin + self._window.start)
         self._describe(frame)
 
     @property
@@ -258,7 +260,8 @@ def _packet_stamps(container, stream):
     """When frames begin to show by the file's own clock, and how long, in the order of decoding."""
     try:
         for packet in container.demux(stream):
-            stamp = packet.dts if packet.pts is None else packet.pts
+            by_decoding = packet.pts is None or container.format.name in WITHOUT_SHOWING_TIMES
+            stamp = packet.dts if by_decoding else packet.pts
             if stamp is not None and not packet.is_discard:
                 yield stamp * stream.time_base, (packet.duration or 0) * stream.time_base
     except av.error.FFmpegError:

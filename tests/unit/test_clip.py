@@ -236,3 +236,23 @@ def test_damaged_samples_are_silence():
     audio = {"waveform": torch.tensor([[[0.5, float("nan"), float("inf"), 1e30, -0.5]]]), "sample_rate": 8000}
     samples = SamplesSound(audio).read(Fraction(0), Fraction(5, 8000))["waveform"]
     assert samples.isfinite().all() and samples.abs().max() <= 8 and samples[0, 0, 1] == 0
+
+
+def test_sound_of_avi_is_in_step_with_frames_that_are_reordered(tmp_path):
+    tone = np.full(8000, 8000, np.int16)
+    with av.open(str(tmp_path / "clip.avi"), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.codec_context.max_b_frames = 2
+        track = out.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for i in range(50):
+            out.mux(
+                video.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 + 2 * i, np.uint8), format="rgb24"))
+            )
+        out.mux(video.encode(None))
+        for first, samples in ((0, np.zeros(8000, np.int16)), (8000, tone)):
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 8000, first, Fraction(1, 8000)
+            out.mux(track.encode(frame))
+    loud = FileClip(str(tmp_path / "clip.avi")).sound.read(Fraction(0), Fraction(2))["waveform"][0, 0] > 0.1
+    assert abs(int(loud.nonzero()[0]) - 8000) < 80, "within 10 ms"
