@@ -16,11 +16,11 @@ LOAD, ENCODE, SETTINGS, SAMPLER = (
     "LIVEdit Sampler",
 )
 DECODE, COMPARE, RECORD, INSPECT = "Decode Video", "Compare Videos", "Record Attention", "Inspect Attention"
-LORA = "Load LoRA (LIVEditor)"
-NODES = (LOAD, LORA, ENCODE, SETTINGS, SAMPLER, DECODE, COMPARE, RECORD, INSPECT)
+LORA, TIMELINE = "Load LoRA (LIVEditor)", "LIVEdit Timeline"
+NODES = (LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, RECORD, INSPECT)
 
 # By the nodes that cannot be without.
-MODEL_NODES = (LOAD, LORA, ENCODE, SETTINGS, SAMPLER, DECODE, RECORD)
+MODEL_NODES = (LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, RECORD)
 NEEDED = {
     NODES: (
         "comfy_api.latest.ComfyExtension",
@@ -52,6 +52,7 @@ NEEDED = {
         "comfy_api.latest.Types",
         "comfy_api.latest.Types.VideoComponents(*, images, frame_rate, audio)",
         "comfy_api.latest.io",
+        "comfy_api.latest.io.Clip.Input(id, *, tooltip)",
         "comfy_api.latest.io.Clip.Output()",
         "comfy_api.latest.io.Combo.Input(id, *, options, display_name, tooltip, default, advanced)",
         "comfy_api.latest.io.ComfyNode",
@@ -77,7 +78,7 @@ NEEDED = {
         "comfy_api.latest.io.NodeOutput(*args, ui)",
         "comfy_api.latest.io.Schema(*, node_id, display_name, category, inputs, outputs, hidden, description, "
         "search_aliases, is_output_node)",
-        "comfy_api.latest.io.String.Input(id, *, tooltip, default)",
+        "comfy_api.latest.io.String.Input(id, *, tooltip, multiline, default)",
         "comfy_api.latest.io.Vae.Input(id, *, tooltip)",
         "comfy_api.latest.io.Vae.Output()",
         "comfy_api.latest.io.Video",
@@ -192,6 +193,10 @@ NEEDED = {
         "comfy.utils.calculate_parameters(sd)",
         "comfy.utils.load_torch_file(ckpt, *, safe_load, return_metadata)",
         "node_helpers.conditioning_set_values(conditioning, values)",
+    ),
+    (TIMELINE,): (
+        "comfy.sd.CLIP.encode_from_tokens_scheduled(tokens)",
+        "comfy.sd.CLIP.tokenize(text)",
     ),
     (DECODE,): (
         "comfy.utils.save_torch_file(sd, ckpt)",

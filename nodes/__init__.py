@@ -16,6 +16,7 @@ NODES = {  # by name, in which file the node is, and its class
     host_contract.LORA: ("load_lora", "LoadLoRA"),
     host_contract.ENCODE: ("encode_source_video", "EncodeSourceVideo"),
     host_contract.SETTINGS: ("sparse_attention_settings", "SparseAttentionSettings"),
+    host_contract.TIMELINE: ("timeline", "LIVEditTimeline"),
     host_contract.SAMPLER: ("live_edit_sampler", "LIVEditSampler"),
     host_contract.DECODE: ("decode_video", "DecodeVideo"),
     host_contract.COMPARE: ("compare_videos", "CompareVideos"),

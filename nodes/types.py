@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..liveditor_core.checkpoint.weights import CheckpointError
 from ..liveditor_core.footage.errors import FootageError
+from ..liveditor_core.sampling.instructions import TimelineError
 
 CATEGORY = "LIVEditor"
 Source = io.Custom("LIVEDITOR_SOURCE")
@@ -17,5 +18,5 @@ def named(node_name):
     """Put a node's name before what the parts that it calls refuse."""
     try:
         yield
-    except (CheckpointError, FootageError) as error:
+    except (CheckpointError, FootageError, TimelineError) as error:
         raise ValueError(f"{node_name}: {error}") from error

@@ -2,6 +2,8 @@
 
 import logging
 
+SPAN_KEY = "liveditor_span"  # when an instruction of LIVEdit Timeline holds
+
 # What other models read from a conditioning and LIVEditor does not, and which nodes attach it.
 FOREIGN_CONDITIONINGS = {
     "control": "a ControlNet, from Apply ControlNet",
@@ -39,6 +41,21 @@ def refuse_foreign_conditionings(cond):
                 f"got {what}. LIVEditor does not read it: remove that node; the video to edit comes from Encode Source "
                 "Video."
             )
+
+
+def refuse_times(cond):
+    """Refuse a conditioning that holds for a time only, where nothing keeps it to that: all would be averaged.
+
+    LIVEdit Sampler gives every one the mask of its frames.
+
+    Args:
+        cond: of the host, as `extra_conds` gets it.
+    """
+    if cond.get(SPAN_KEY) is not None and cond.get("mask") is None:
+        raise ValueError(
+            f"LIVEditor: the {cond.get('prompt_type', 'given')} conditioning must hold for all frames, got one with a "
+            "time, from LIVEdit Timeline. Other samplers do not know times: use LIVEdit Sampler."
+        )
 
 
 def refuse_replaced_forward(transformer):

@@ -15,7 +15,7 @@ import comfy.supported_models
 from ..checkpoint.weights import SOURCE_EMBEDDING
 from . import finite
 from .memory_estimate import memory_of_call
-from .neighbours import refuse_foreign_conditionings
+from .neighbours import refuse_foreign_conditionings, refuse_times
 from .transformer import LIVEditorModel
 
 SOURCE_KEY = "liveditor_source"
@@ -42,6 +42,7 @@ class LIVEditor(comfy.model_base.WAN21):
 
     def extra_conds(self, **kwargs):
         refuse_foreign_conditionings(kwargs)
+        refuse_times(kwargs)
         out = super().extra_conds(**kwargs)
         cross_attn = kwargs.get("cross_attn")
         if cross_attn is not None:

@@ -16,9 +16,15 @@ OWN_NODES = {
     "LIVEditRecordAttention",
     "LIVEditInspectAttention",
     "LIVEditLoadLoRA",
+    "LIVEditTimeline",
 }
 OLD_IDS = ("CompareVideos", "RecordAttention", "InspectAttention")  # ours had the prefix LIVEdit from then on
-OPTIONAL = {"EncodeSourceVideo": {"audio", "positive", "negative"}, "LIVEditSampler": {"mask"}, "DecodeVideo": {"mask"}}
+OPTIONAL = {
+    "EncodeSourceVideo": {"audio", "positive", "negative"},
+    "LIVEditSampler": {"mask"},
+    "DecodeVideo": {"mask"},
+    "LIVEditTimeline": {"source"},
+}
 RENDERERS = {"canvas": False, "nodes 2.0": True}
 
 

@@ -27,6 +27,7 @@ OBJECTS = {
         "model.model": "comfy.model_base.WAN21",
         "guider": "comfy.samplers.CFGGuider",
     },
+    "liveditor_core/sampling/timeline_conditioning.py": {"clip": "comfy.sd.CLIP"},
     "liveditor_core/sampling/flow_unipc.py": {"model": None},
     "liveditor_core/vae": {"model": WAN_VAE},
     "liveditor_core/vae/many_frames.py": {"vae": WAN_VAE},
