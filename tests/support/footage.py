@@ -54,6 +54,7 @@ class Clip(NamedTuple):
     colours: Colours | None = None
     background: Callable = gradient
     numbered: bool = True
+    film: Callable | None = None  # in place of all that: of number, width and height, [H, W, 3] in 0..1
     interlaced: bool = False
     b_frames: int = 0
     key_every: int = 0  # pictures from one that stands alone to the next, 0: as the encoder does
@@ -250,7 +251,7 @@ def _encoded(encoder, clip, numbers, units):
     for number in numbers:
         time = (units[number] - first) * tick
         flash = any(moment <= time < moment + FLASH_LASTS for moment in map(exact, clip.flashes))
-        frame = painter.frame(number, flash)
+        frame = painter.frame(number, flash) if clip.film is None else painter.painted(clip.film(number, *clip.size))
         frame.pts, frame.time_base = units[number], tick
         if clip.colours:
             _tag(frame, clip.colours)

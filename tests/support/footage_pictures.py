@@ -150,6 +150,11 @@ class Painter:
                 greys += list(zip((upper, lower), levels, strict=True))
         return self._yuv(greys) if self.is_yuv else self._rgb(greys)
 
+    def painted(self, picture):
+        """A frame of any picture, by FFmpeg's own way into the pixel format."""
+        values = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+        return av.VideoFrame.from_ndarray(values, format="rgb24").reformat(format=self.pixels)
+
     def _yuv(self, greys):
         frame = av.VideoFrame(*self.size, self.pixels)
         planes = self._planes
