@@ -197,6 +197,8 @@ NEEDED = {
     (TIMELINE,): (
         "comfy.sd.CLIP.encode_from_tokens_scheduled(tokens)",
         "comfy.sd.CLIP.tokenize(text)",
+        "folder_paths.get_annotated_filepath(name)",
+        "folder_paths.get_output_directory()",
     ),
     (DECODE,): (
         "comfy.utils.save_torch_file(sd, ckpt)",

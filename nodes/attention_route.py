@@ -10,14 +10,14 @@ PATH = "/liveditor/attention"
 
 
 def register():
-    """Answer GET PATH?backend=NAME with a Speed. Without a server, ComfyUI being a library, there is none to ask."""
-    server = host_server.running()
-    if server is None or any(route.path == PATH for route in server.routes):  # a second one would stop the server
+    """Answer GET PATH?backend=NAME with a Speed."""
+    routes = host_server.routes_without(PATH)
+    if routes is None:
         return
 
     from aiohttp import web
 
-    @server.routes.get(PATH)
+    @routes.get(PATH)
     async def attention(request):
         backend = request.query.get("backend")
         if backend not in BACKENDS:

@@ -6,3 +6,12 @@ import sys
 def running():
     """The server; None where ComfyUI is a library and has none."""
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
+def routes_without(path):
+    """The server's routes, to add one of this path.
+
+    None where there is no server to ask, or it has such a route: a second one would stop it.
+    """
+    server = running()
+    return None if server is None or any(route.path == path for route in server.routes) else server.routes

@@ -1,11 +1,13 @@
 """Where a clip cuts from one shot to the next, by FFmpeg's scdet."""
 
 from fractions import Fraction
+from typing import NamedTuple
 
 import av
 import numpy as np
 
 from .file_clip import FileClip
+from .streams import refusal
 
 # Pictures are compared at this size: what changes with a shot is seen in it, and grain and small motion are not.
 WIDTH, HEIGHT = 64, 40
@@ -54,6 +56,35 @@ def shot_changes(clip: FileClip, start=Fraction(0), seconds=None) -> list[Fracti
 def _same(one, other):
     one, other = (frame.to_ndarray().astype(np.int16) for frame in (one, other))
     return np.abs(one - other).mean() < SAME
+
+
+class Shots(NamedTuple):
+    """What the canvas is told of a part of a clip."""
+
+    length: float  # seconds of the whole clip
+    start: float  # where the part really begins: with the next picture, if that is about to come
+    fps: float
+    shots: list[float]  # when shots begin, in seconds of the clip
+
+
+def shots_of_file(path, start, seconds, check) -> Shots:
+    """Look for the shots of a part of a file.
+
+    Args:
+        start: seconds of the clip.
+        seconds: of the part; None for all that follows, 0 to have all but the shots, which is quick.
+        check: as in Clip.
+
+    Raises:
+        FootageError: the file cannot be read.
+    """
+    clip = FileClip(path, check=check)
+    begin = clip.begin_at(Fraction(start).limit_denominator(10**6))
+    try:
+        shots = [] if seconds == 0 else shot_changes(clip, begin, seconds)
+        return Shots(float(clip.length()), float(begin), float(clip.rate), [float(time) for time in shots])
+    except av.error.FFmpegError as error:
+        raise refusal(clip.name, error) from error
 
 
 class _Detector:

@@ -1,4 +1,4 @@
-"""Shot changes: every hard cut at the time of its first picture, in any footage, and none where there is only motion."""
+"""Shot changes: every hard cut at the time of its first picture, in any footage, and none where something moves."""
 
 import functools
 import os
