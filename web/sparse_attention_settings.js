@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { denseFraction, PRESETS, sizeOf, speedUp, targetTokens } from "./budget.js";
+import { encoder, keepInPlace, values } from "./graph.js";
 import { inLanguage } from "./words.js";
 
 const CUSTOM = "custom";
@@ -30,19 +31,6 @@ const WORDS = {
     at: (size, tokens) => `${size.width}x${size.height}，${size.frames} 帧：${tokens} 个 token`,
   },
 };
-
-function values(node) {
-  return Object.fromEntries((node?.widgets ?? []).map((widget) => [widget.name, widget.value]));
-}
-
-/** The node whose size counts: the connected Encode Source Video, else the only one of the graph. */
-function encoder(node) {
-  const source = node.inputs?.findIndex((input) => input.name === "source") ?? -1;
-  const connected = source < 0 || !node.graph ? null : node.getInputNode(source);
-  if (connected) return connected;
-  const all = (node.graph?.nodes ?? []).filter((other) => other.comfyClass === "EncodeSourceVideo");
-  return all.length === 1 ? all[0] : undefined;
-}
 
 function presetOf(settings) {
   if (settings.backend === "dense") return DENSE;
@@ -103,6 +91,7 @@ app.registerExtension({
       if (answer.ok) speeds[backend] = await answer.json();
     };
     const refresh = () => {
+      keepInPlace(node, text);
       const settings = values(node);
       const size = sizeOf(values(encoder(node)));
       const target = targetTokens(size);

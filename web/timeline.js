@@ -1,0 +1,172 @@
+// On LIVEdit Timeline: a bar that follows the text, and changes it.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { connected, encoder, keepInPlace, values } from "./graph.js";
+import { HEIGHT, timelineBar } from "./timeline_bar.js";
+import { readTimeline, withLineAt, withTime } from "./timeline_text.js";
+import { inLanguage } from "./words.js";
+
+const REFRESH = 100; // milliseconds; the only way that sees typing, dragging, loading, undo and other nodes alike
+const SETTLED = 3; // refreshes for which the part stays as it is before the server is asked
+const WIDTH = 420;
+const TEXT = 60; // pixels that the text gets beyond its least
+const TRAINED_FPS = 16;
+const BEYOND = 1.25; // of the last line's time, where the length of the edit is not known
+const SHORTEST = 2; // seconds of a bar whose length is not known
+const WORDS = {
+  en: {
+    placeholder: "describe the edit",
+    border: "start of",
+    shot: "a shot begins at",
+    time: "must begin with a time",
+    instruction: "must have an instruction after its time",
+    second: "must have one time, when its instruction begins",
+    first: "the first instruction must begin at 0:00",
+    order: "must begin after the line before it",
+    end: "must begin before the edit ends",
+    empty: "must have at least one line such as 0:00 make it night",
+    line: (number, rule, text) => `line ${number}: ${rule}, in "${text}"`,
+    hint: "Click the bar or a shot (yellow) to begin a line there; drag a border.",
+    unknown: "The clip's length is not known here: connect source, with Load Video before it.",
+    looking: "looking for shots ...",
+    shots: (count) => count === 1 ? "1 shot change" : `${count} shot changes`,
+  },
+  zh: {
+    placeholder: "描述要做的编辑",
+    border: "起点：",
+    shot: "镜头起点",
+    time: "必须以时间开头",
+    instruction: "时间之后必须有指令",
+    second: "只能有一个时间，即指令的起点",
+    first: "第一条指令必须从 0:00 开始",
+    order: "必须晚于上一行",
+    end: "必须早于编辑的结尾",
+    empty: "至少要有一行，例如 0:00 make it night",
+    line: (number, rule, text) => `第 ${number} 行：${rule}，“${text}”`,
+    hint: "点击时间条或镜头标记（黄色）可在该处新增一行；拖动分界线可改时间。",
+    unknown: "此处不知道片长：请连接源，且其视频来自加载视频。",
+    looking: "正在查找镜头……",
+    shots: (count) => `${count} 处镜头切换`,
+  },
+};
+
+/** The file that is edited and the part of it, as the nodes before say; null where that is not known. */
+function partOf(node) {
+  const encode = encoder(node);
+  const loader = encode?.comfyClass === "EncodeSourceVideo" ? connected(encode, "video") : null;
+  if (loader?.comfyClass !== "LoadVideo") return null;
+  const widget = loader.widgets?.find(({ name }) => name === "file");
+  const known = widget?.options?.values; // a template may name a file that is not there
+  const isThere = !Array.isArray(known) || known.includes(widget.value) || /\[(output|temp)\]$/.test(widget.value);
+  if (!widget?.value || !isThere) return null;
+  const { start, max_frames, fps } = values(encode);
+  return { file: widget.value, start, frames: max_frames, atSourceRate: !String(fps).startsWith(TRAINED_FPS) };
+}
+
+async function ask(query, signal) {
+  const answer = await api.fetchApi(`/liveditor/shots?${new URLSearchParams(query)}`, { signal });
+  return answer.ok ? await answer.json() : null;
+}
+
+/** What the server knows of the part that a node edits, as far as it has answered. */
+function shotsOf(node) {
+  let wanted = null, settled = 0, asking = new AbortController(), found = null;
+
+  async function look({ file, start, frames, atSourceRate }, { signal }) {
+    const clip = await ask({ file, start, seconds: 0 }, signal); // at once; looking for shots takes longer
+    if (!clip || signal.aborted) return;
+    const rate = atSourceRate ? clip.fps : TRAINED_FPS;
+    const rest = clip.length - clip.start;
+    const length = frames ? Math.min(frames / rate, rest) : rest;
+    if (!(length > 0)) return;
+    found = { length, shots: [], looking: true };
+    const seen = await ask({ file, start, seconds: length }, signal);
+    if (signal.aborted) return;
+    found = { length, shots: (seen?.shots ?? []).map((time) => time - clip.start), looking: false };
+  }
+
+  return {
+    refresh() {
+      const part = partOf(node), key = part && JSON.stringify(part);
+      if (key !== wanted) {
+        this.stop();
+        wanted = key;
+      }
+      if (part && ++settled === SETTLED) look(part, asking).catch(() => {}); // stopped, or no server: no marks
+      return found;
+    },
+    stop() {
+      asking.abort();
+      asking = new AbortController();
+      wanted = found = null;
+      settled = 0;
+    },
+  };
+}
+
+app.registerExtension({
+  name: "liveditor.Timeline",
+  nodeCreated(node) {
+    if (node.comfyClass !== "LIVEditTimeline") return;
+    const text = node.widgets.find(({ name }) => name === "timeline");
+    const shots = shotsOf(node);
+    const set = (value) => {
+      if (value === text.value) return;
+      text.value = value;
+      text.callback?.(value);
+      refresh();
+    };
+    const bar = timelineBar({
+      put: (time) => set(withLineAt(text.value, time, inLanguage(WORDS).placeholder)),
+      move: (line, time) => set(withTime(text.value, line, time)),
+    });
+    // Not an input of the node: it comes last and is saved nowhere.
+    const widget = node.addDOMWidget("bar", "liveditor_timeline", bar.root, {
+      serialize: false,
+      hideOnZoom: false,
+      getMinHeight: () => HEIGHT,
+      getMaxHeight: () => HEIGHT,
+    });
+    widget.serialize = false;
+    node.setSize([Math.max(node.size[0], WIDTH), Math.max(node.size[1], node.computeSize()[1] + TEXT)]);
+
+    let shown; // what the bar was last drawn from
+    function refresh() {
+      keepInPlace(node, bar.root);
+      const clip = shots.refresh(), say = inLanguage(WORDS);
+      const { good, wrong } = readTimeline(String(text.value ?? ""), clip?.length ?? null);
+      const length = clip?.length ?? Math.max(SHORTEST, BEYOND * (good.at(-1)?.start ?? 0));
+      const messages = wrong.map((each) => each.line ? say.line(each.line, say[each.wrong], each.text) : say.empty);
+      const known = !clip ? say.unknown : clip.looking ? say.looking : say.shots(clip.shots.length);
+      const state = {
+        lines: good,
+        length,
+        shots: clip?.shots ?? [],
+        wrong: messages.length > 0,
+        say: messages.length ? messages : [say.hint, known],
+        names: { border: say.border, shot: say.shot },
+      };
+      const key = JSON.stringify([state, bar.root.clientWidth]);
+      if (key === shown) return;
+      shown = key;
+      bar.draw(state);
+    }
+    let timer; // while the node is in a graph: copies that only pass through the clipboard must leave nothing running
+    const { onAdded, onConfigure, onRemoved } = node;
+    node.onConfigure = function () {
+      refresh();
+      return onConfigure?.apply(this, arguments);
+    };
+    node.onAdded = function () {
+      clearInterval(timer);
+      timer = setInterval(refresh, REFRESH);
+      return onAdded?.apply(this, arguments);
+    };
+    node.onRemoved = function () {
+      clearInterval(timer);
+      shots.stop();
+      return onRemoved?.apply(this, arguments);
+    };
+  },
+});
