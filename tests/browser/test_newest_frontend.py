@@ -7,10 +7,14 @@ from canvas import (
     assert_whole,
     bring_into_view,
     choose_template,
+    drag_border,
+    make_timeline,
     open_workflow,
     press_run,
     renderer,
     replace_old_nodes,
+    timeline_text,
+    wait_for_timeline,
 )
 
 WORKFLOWS = sorted((host.PACK / "workflows").glob("*.json"))
@@ -46,6 +50,21 @@ def test_the_demo_runs(page, drawn_by):
         page.keyboard.press("ArrowRight")
         page.wait_for_function("c => document.querySelector(c)?.dataset.frame === '1'", arg=PLAYER)
         assert not page.evaluate("() => app.graph.nodes.some(n => n.has_errors)")
+
+
+@pytest.mark.parametrize("drawn_by", RENDERERS)
+def test_the_timeline(page, drawn_by):
+    text = "0:00 make it night\n0:02.5 invert the colours"
+    with renderer(page, drawn_by):
+        make_timeline(page, text)
+        page.locator(".liveditor-timeline .shot").nth(2).click()
+        wait_for_timeline(page, f"{text}\n0:05.48 describe the edit")
+        drag_border(page, 0, 4, 10)
+        assert "0:02.5" not in timeline_text(page)
+        for expected in (f"{text}\n0:05.48 describe the edit", text):
+            page.keyboard.press("Control+z")
+            wait_for_timeline(page, expected)
+        page.wait_for_function("() => document.querySelectorAll('.liveditor-timeline .part').length === 2")
 
 
 def test_a_graph_with_the_ids_of_before(page):

@@ -155,3 +155,52 @@ def replace_old_nodes(page, path):
     page.get_by_role("button", name="View details").click()
     page.get_by_role("button", name="Replace All").click()
     page.wait_for_function("() => !app.graph.nodes.some(n => n.has_errors)")
+
+
+TIMELINE = "app.graph.nodes.find(n => n.type === 'LIVEditTimeline')"
+BAR = ".liveditor-timeline"
+
+
+def make_timeline(page, text, max_frames=0):
+    """A graph with a timeline of that text for the clip bikes.mp4, in the middle of the canvas, and its shots found."""
+    page.evaluate(
+        """async ([text, frames]) => {
+            app.graph.clear();
+            const add = (type, x) => {
+                const node = LiteGraph.createNode(type); node.pos = [x, 0]; app.graph.add(node); return node; };
+            const set = (node, name, value) => { node.widgets.find(w => w.name === name).value = value; };
+            const load = add('LoadVideo', 0), encode = add('EncodeSourceVideo', 350), timeline = add('LIVEditTimeline',
+                800);
+            load.connect(0, encode, 0);
+            encode.connect(0, timeline, timeline.inputs.findIndex(input => input.name === 'source'));
+            set(load, 'file', 'bikes.mp4'); set(encode, 'max_frames', frames); set(timeline, 'timeline', text);
+            await app.loadGraphData(app.graph.serialize(), true, true, 'timeline');
+        }""",
+        [text, max_frames],
+    )
+    bring_into_view(page, "LIVEditTimeline", 1.5)
+    page.locator(f"{BAR} .shot").first.wait_for(timeout=15_000)
+
+
+def timeline_text(page):
+    return page.evaluate(f"() => {TIMELINE}.widgets.find(w => w.name === 'timeline').value")
+
+
+def wait_for_timeline(page, text):
+    page.wait_for_function(
+        f"text => {TIMELINE}.widgets.find(w => w.name === 'timeline').value === text", arg=text, timeout=5_000
+    )
+
+
+def drag_border(page, number, seconds, length):
+    """Drag the start of an instruction to a time with the mouse."""
+    grip = page.locator(f"{BAR} .grip").nth(number).bounding_box()
+    track = page.locator(f"{BAR} .track").bounding_box()
+    page.mouse.move(grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2)
+    page.mouse.down()
+    for share in (0.3, 0.7, 1):
+        start = grip["x"] + grip["width"] / 2
+        x = start + share * (track["x"] + track["width"] * seconds / length - start)
+        page.mouse.move(x, grip["y"] + 5)
+        page.wait_for_timeout(60)
+    page.mouse.up()
