@@ -37,7 +37,7 @@ const STYLE = `
   position: absolute; top: 31px; padding: 0 3px; border-radius: 3px; background: #fff; color: #111; font-size: 10px;
   white-space: nowrap;
 }
-.liveditor-timeline .say { height: 28px; overflow: hidden; opacity: 0.75; }
+.liveditor-timeline .say { height: 30px; line-height: 15px; overflow: hidden; opacity: 0.75; }
 .liveditor-timeline .say div { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
 .liveditor-timeline .say.wrong { color: #ff7b72; opacity: 1; }
 .liveditor-timeline [hidden] { display: none; }
