@@ -6,10 +6,12 @@ export function values(node) {
   return Object.fromEntries((node?.widgets ?? []).map((widget) => [widget.name, widget.value]));
 }
 
-/** The node that is connected to an input. */
+/** The node that is connected to an input, through reroutes. */
 export function connected(node, name) {
   const slot = node?.inputs?.findIndex((input) => input.name === name) ?? -1;
-  return slot < 0 || !node.graph ? null : node.getInputNode(slot);
+  let found = slot < 0 || !node.graph ? null : node.getInputNode(slot);
+  while (found?.type === "Reroute") found = found.getInputNode(0);
+  return found;
 }
 
 /** The node whose video counts: the connected Encode Source Video, else the only one of the graph. */

@@ -219,6 +219,20 @@ def test_the_part_that_is_edited_counts(page):
     page.locator(f"{BAR} .say", has_text="length is not known").wait_for()
 
 
+def test_through_reroutes(page):
+    make_timeline(page, TEXT)
+    page.evaluate("""() => {
+        const find = type => app.graph.nodes.find(node => node.type === type);
+        const through = (from, to, name) => {
+            const reroute = LiteGraph.createNode('Reroute'); app.graph.add(reroute);
+            from.connect(0, reroute, 0);
+            reroute.connect(0, to, to.inputs.findIndex(input => input.name === name)); };
+        through(find('LoadVideo'), find('EncodeSourceVideo'), 'video');
+        through(find('EncodeSourceVideo'), find('LIVEditTimeline'), 'source'); }""")
+    encode_value(page, "start", 1.25)  # so that the server is asked anew
+    page.wait_for_function(f"() => document.querySelectorAll('{BAR} .shot').length === 4")
+
+
 def test_without_a_clip_the_last_time_counts(page):
     make_timeline(page, "0:00 one\n0:08 two")
     page.evaluate("() => app.graph.remove(app.graph.nodes.find(n => n.type === 'LoadVideo'))")

@@ -20,7 +20,7 @@ from aiohttp import web
 from host import key_of, set_inputs
 from safetensors.torch import load_file, save_file
 
-from liveditor.nodes import attention_route
+from liveditor.nodes import attention_route, shots_route
 
 MODELS = host.RUN / "models"
 
@@ -72,14 +72,15 @@ def test_the_server_says_what_computes_the_attention(client):
         client.get("api/liveditor/attention?backend=sorcery")
 
 
-def test_a_pack_that_is_installed_twice_adds_one_route(monkeypatch):
+@pytest.mark.parametrize("route", [attention_route, shots_route], ids=lambda route: route.PATH)
+def test_a_pack_that_is_installed_twice_adds_one_route(route, monkeypatch):
     """The server would not start with two of the same path."""
     instance = types.SimpleNamespace(routes=web.RouteTableDef())
     server = types.SimpleNamespace(PromptServer=types.SimpleNamespace(instance=instance))
     monkeypatch.setitem(sys.modules, "server", server)
-    attention_route.register()
-    attention_route.register()
-    assert [route.path for route in instance.routes] == [attention_route.PATH]
+    route.register()
+    route.register()
+    assert [added.path for added in instance.routes] == [route.PATH]
 
 
 def refused(client, prompt, *words):
