@@ -12,6 +12,7 @@ const SETTLED = 3; // refreshes for which the part stays as it is before the ser
 const WIDTH = 420;
 const TEXT = 60; // pixels that the text gets beyond its least
 const TRAINED_FPS = 16;
+const LOADER = "LoadVideo"; // the node whose choice the server can find; others may have changed the video
 const BEYOND = 1.25; // of the last line's time, where the length of the edit is not known
 const SHORTEST = 2; // seconds of a bar whose length is not known
 const WORDS = {
@@ -55,7 +56,7 @@ const WORDS = {
 function partOf(node) {
   const encode = encoder(node);
   const loader = encode?.comfyClass === "EncodeSourceVideo" ? connected(encode, "video") : null;
-  if (loader?.comfyClass !== "LoadVideo") return null;
+  if (loader?.comfyClass !== LOADER) return null;
   const widget = loader.widgets?.find(({ name }) => name === "file");
   const known = widget?.options?.values; // a template may name a file that is not there
   const isThere = !Array.isArray(known) || known.includes(widget.value) || /\[(output|temp)\]$/.test(widget.value);
@@ -66,24 +67,30 @@ function partOf(node) {
 
 async function ask(query, signal) {
   const answer = await api.fetchApi(`/liveditor/shots?${new URLSearchParams(query)}`, { signal });
-  return answer.ok ? await answer.json() : null;
+  return await answer.json();
 }
 
-/** What the server knows of the part that a node edits, as far as it has answered. */
+/**
+ * What the server knows of the part that a node edits, as far as it has answered: {length, shots, looking}, or
+ * {problem}. While it is asked anew, what it said of the part before.
+ */
 function shotsOf(node) {
   let wanted = null, settled = 0, asking = new AbortController(), found = null;
 
   async function look({ file, start, frames, atSourceRate }, { signal }) {
-    const clip = await ask({ file, start, seconds: 0 }, signal); // at once; looking for shots takes longer
-    if (!clip || signal.aborted) return;
-    const rate = atSourceRate ? clip.fps : TRAINED_FPS;
-    const rest = clip.length - clip.start;
-    const length = frames ? Math.min(frames / rate, rest) : rest;
-    if (!(length > 0)) return;
-    found = { length, shots: [], looking: true };
-    const seen = await ask({ file, start, seconds: length }, signal);
-    if (signal.aborted) return;
-    found = { length, shots: (seen?.shots ?? []).map((time) => time - clip.start), looking: false };
+    const tell = (news) => found = signal.aborted ? found : news;
+    try {
+      const clip = await ask({ file, start, seconds: 0 }, signal); // at once; looking for shots takes longer
+      if (clip.error) return tell({ problem: clip.error });
+      const rest = clip.length - clip.start;
+      const length = frames ? Math.min(frames / (atSourceRate ? clip.fps : TRAINED_FPS), rest) : rest;
+      if (length <= 0) return tell(null);
+      tell({ length, shots: [], looking: true });
+      const seen = await ask({ file, start, seconds: length }, signal);
+      tell({ length, shots: (seen.shots ?? []).map((time) => time - clip.start) });
+    } catch {
+      tell(null); // no server, or none that knows of shots
+    }
   }
 
   return {
@@ -92,14 +99,15 @@ function shotsOf(node) {
       if (key !== wanted) {
         this.stop();
         wanted = key;
+        if (!part) found = null;
       }
-      if (part && ++settled === SETTLED) look(part, asking).catch(() => {}); // stopped, or no server: no marks
+      if (part && ++settled === SETTLED) look(part, asking);
       return found;
     },
     stop() {
       asking.abort();
       asking = new AbortController();
-      wanted = found = null;
+      wanted = null;
       settled = 0;
     },
   };
@@ -138,7 +146,11 @@ app.registerExtension({
       const { good, wrong } = readTimeline(String(text.value ?? ""), clip?.length ?? null);
       const length = clip?.length ?? Math.max(SHORTEST, BEYOND * (good.at(-1)?.start ?? 0));
       const messages = wrong.map((each) => each.line ? say.line(each.line, say[each.wrong], each.text) : say.empty);
-      const known = !clip ? say.unknown : clip.looking ? say.looking : say.shots(clip.shots.length);
+      const known = !clip?.shots
+        ? clip?.problem ?? say.unknown
+        : clip.looking
+        ? say.looking
+        : say.shots(clip.shots.length);
       const state = {
         lines: good,
         length,

@@ -255,6 +255,17 @@ def test_a_file_that_is_not_there_is_not_asked_for(page):
     assert before and len(asked) == before
 
 
+def test_what_is_wrong_with_a_file_is_said(page, base, reports):
+    (base / "input" / "text.mp4").write_text("this is no video")
+    make_timeline(page, TEXT)
+    page.evaluate("""() => { const w = app.graph.nodes.find(n => n.type === 'LoadVideo').widgets.find(w => w.name ===
+        'file'); w.options.values.push('text.mp4'); w.value = 'text.mp4'; }""")
+    page.locator(f"{BAR} .say", has_text="text.mp4: must be a video that FFmpeg can read").wait_for()
+    assert page.locator(f"{BAR} .shot").count() == 0
+    assert reports and all("422" in report for report in reports), "the browser's own words"
+    reports.clear()
+
+
 def test_nothing_runs_once_the_node_is_gone(page):
     page.evaluate("""() => { window.running = new Set();
         const [start, stop] = [window.setInterval, window.clearInterval];
