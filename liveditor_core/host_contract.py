@@ -63,13 +63,14 @@ NEEDED = {
         "comfy_api.latest.io.Conditioning.Input(id, *, optional, tooltip)",
         "comfy_api.latest.io.Conditioning.Output(id, *, display_name, tooltip)",
         "comfy_api.latest.io.Custom(io_type)",
-        "comfy_api.latest.io.Float.Input(id, *, display_name, tooltip, default, min, max, step, round, advanced)",
+        "comfy_api.latest.io.Float.Input(id, *, display_name, optional, tooltip, default, min, max, step, round, "
+        "advanced)",
         "comfy_api.latest.io.FolderType.temp",
         "comfy_api.latest.io.Image",
         "comfy_api.latest.io.Image.Output(*, display_name, tooltip)",
         "comfy_api.latest.io.Int.Input(id, *, optional, tooltip, default, min, max, step, control_after_generate, "
         "advanced)",
-        "comfy_api.latest.io.Latent.Input(id, *, tooltip)",
+        "comfy_api.latest.io.Latent.Input(id, *, optional, tooltip)",
         "comfy_api.latest.io.Latent.Output(id, *, tooltip)",
         "comfy_api.latest.io.Mask.Input(id, *, optional, tooltip)",
         "comfy_api.latest.io.Model.Input(id, *, tooltip)",
@@ -204,7 +205,7 @@ NEEDED = {
         "comfy.utils.save_torch_file(sd, ckpt)",
         "folder_paths.get_input_directory()",
     ),
-    (ENCODE, DECODE): (
+    (ENCODE, SAMPLER, DECODE): (
         "comfy.ldm.wan.vae.WanVAE().conv1",
         "comfy.ldm.wan.vae.WanVAE().conv2",
         "comfy.ldm.wan.vae.WanVAE().decoder",
@@ -237,6 +238,15 @@ NEEDED = {
         "comfy.samplers.CFGGuider().inner_model",
     ),
     (SAMPLER,): (
+        "comfy.context_windows.ContextHandlerABC",
+        "def comfy.context_windows.ContextHandlerABC.execute(calc_cond_batch, model, conds, x_in, timestep, "
+        "model_options)",
+        "def comfy.context_windows.ContextHandlerABC.get_resized_cond(cond_in, x_in, window, device)",
+        "def comfy.context_windows.ContextHandlerABC.should_use_context(model, conds, x_in, timestep, model_options)",
+        "comfy.context_windows.create_prepare_sampling_wrapper(model)",
+        "comfy.model_base.WAN21().model_sampling",
+        "comfy.model_patcher.ModelPatcher().patches",
+        "folder_paths.get_user_directory()",
         "comfy.model_patcher.ModelPatcher.get_additional_models_with_key(key)",
         "comfy.patcher_extension.CallbacksMP.ON_CLONE",
         "comfy.model_base.model_sampling(model_config, model_type)",
@@ -244,7 +254,7 @@ NEEDED = {
         "comfy.sample.prepare_noise(latent_image, seed)",
         "comfy.sample.sample_custom(model, noise, cfg, sampler, sigmas, positive, negative, latent_image, *, "
         "noise_mask, callback, disable_pbar, seed)",
-        "comfy.samplers.KSAMPLER(sampler_function)",
+        "comfy.samplers.KSAMPLER(sampler_function, *, extra_options)",
         "comfy.utils.PROGRESS_BAR_ENABLED",
     ),
 }

@@ -27,7 +27,7 @@ def refuse_to_start():
     Raises:
         ImportError: ComfyUI is too old or lacks what every node needs, or another copy of the pack is at work.
     """
-    version = _comfyui_version()
+    version = comfyui_version()
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers and tuple(map(int, numbers.groups())) < OLDEST:
         raise ImportError(
@@ -53,7 +53,7 @@ def other_copy() -> Path | None:
 
 def find_losses() -> Losses:
     """What of the pack does not run here; every loss is a line in the log."""
-    version, absent, losses = _comfyui_version(), [], Losses(set(), set())
+    version, absent, losses = comfyui_version(), [], Losses(set(), set())
     for nodes, lines in NEEDED.items():
         if missing := host_contract.missing(lines):
             absent += missing
@@ -68,7 +68,7 @@ def find_losses() -> Losses:
     return losses
 
 
-def _comfyui_version():
+def comfyui_version():
     try:
         return importlib.import_module("comfyui_version").__version__
     except (ImportError, AttributeError):

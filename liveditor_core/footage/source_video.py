@@ -9,7 +9,7 @@ import torch
 
 from .clip import Clip
 from .geometry import Box, edited_box, fit_frames
-from .timing import frame_at, frame_time
+from .timing import FRAMES_PER_LATENT, frame_at, frame_time
 
 TRAINED_FPS = 16
 
@@ -38,6 +38,7 @@ class SourceVideo:
             rising, the first not after 0.
         original_frames: of the part at the clip's own rate.
         fit: how the source was fitted into the edit's size.
+        vae: the host's VAE that encoded it, for the frames at which windows of a long clip begin.
     """
 
     latent: torch.Tensor
@@ -50,6 +51,7 @@ class SourceVideo:
     stamps: tuple[Fraction, ...]
     original_frames: int
     fit: str
+    vae: object = None
 
     @property
     def original_width(self):
@@ -97,6 +99,15 @@ class SourceVideo:
         """What time of the part each frame of an output stands for, in seconds."""
         rate = self.rate(form)
         return [frame_time(i, rate) for i in range(self.count(form))]
+
+    def latent_at(self, time: Fraction) -> int:
+        """Which latent frame stands for a time of the part, in seconds."""
+        return -(-frame_at(time, self.fps, self.frames) // FRAMES_PER_LATENT)
+
+    def latent_times(self) -> list[Fraction]:
+        """What time of the part each latent frame stands for: the middle of its frames, in seconds."""
+        later = range(1, self.latent.shape[2])
+        return [frame_time(0, self.fps), *((FRAMES_PER_LATENT * i - 1) / self.fps for i in later)]
 
     @property
     def covered(self) -> Box:

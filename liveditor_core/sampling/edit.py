@@ -1,5 +1,11 @@
-"""One edit: a latent is sampled from noise under a prompt, with the source in context."""
+"""One edit: a latent is sampled from noise under a prompt, with the source in context; of any length, in windows."""
 
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+import comfy.context_windows
 import comfy.model_base
 import comfy.patcher_extension
 import comfy.sample
@@ -7,62 +13,139 @@ import comfy.samplers
 import comfy.utils
 import node_helpers
 
+from ..footage.errors import FootageError
 from ..footage.regions import LATENT_KEY, latent_mask
 from ..footage.source_video import SourceVideo
 from ..model.registration import SOURCE_KEY
+from .edit_progress import EditProgress
 from .failures import forget_frames
+from .fingerprint import code_version, fingerprint
 from .flow_unipc import sample_flow_unipc, wan_flow_sigmas
+from .instructions import SPAN_KEY, frame_weights, require_within
+from .part import Part, Redo, latents_to_redo
 from .run_report import RunReport, report_run_into
+from .unfinished import Keeper
+from .window_handler import HANDLER, WindowHandler
+from .windows import DEFAULT, WindowSize
 
 
-def edit(model, positive, negative, source: SourceVideo, *, seed, steps, cfg, shift, mask=None):
-    """Edit a source video; the same as the host's KSampler with `flow_unipc` and `wan_flow`.
+class Keeping(NamedTuple):
+    """Where and how often the state of a run is kept."""
+
+    folder: Path
+    seconds: float  # from one time to the next
+    graph: object = None  # what the MODEL was made by, as plain values, for what cannot be told from the MODEL
+
+
+def edit(
+    model,
+    positive,
+    negative,
+    source: SourceVideo,
+    *,
+    seed,
+    steps,
+    cfg,
+    shift,
+    mask=None,
+    size=DEFAULT,
+    redo: Redo | None = None,
+    keeping: Keeping | None = None,
+    say=None,
+):
+    """Edit a source video; the same as the host's KSampler with `flow_unipc` and `wan_flow` where one window holds it.
 
     Args:
-        model: the host's MODEL, a LIVEditor.
+        model: the host's MODEL, a LIVEditor. Where it has context windows of the host's, these are used.
         positive, negative: the host's CONDITIONING, without a source.
         shift: of the noise schedule.
         mask: [M, H, W] in 0..1 of where to edit, everywhere if None.
+        size: of the windows.
+        redo: edit only a range of an earlier edit; all else stays as it was.
+        keeping: keep the state, and go on from it if this very run was stopped; None for neither.
+        say: gets a line now and then on how far the edit is, for the node at work.
 
     Returns:
         The host's LATENT, which remembers the mask; and the report of the run.
 
     Raises:
-        FootageError: the source has changed since it was encoded.
+        FootageError: the source has changed since it was encoded, or windows, range or times do not fit.
     """
     source.clip.require_unchanged()  # before hours of work that could not be put back in its place
+    foreign_windows = model.model_options.get(HANDLER)
+    frames = source.latent.shape[2]
+    first, last = (0, frames) if redo is None else latents_to_redo(redo, source)
+    around = 0 if redo is None else max(1, size.least_overlap)  # frames of the earlier edit that the model sees
+    part = Part(
+        max(0, first - around),
+        min(frames, last + around),
+        size if foreign_windows is None else WindowSize(frames * 4, 0),
+    )
+    in_windows = len(part.windows) > 1 or part.start > 0
+    if foreign_windows is not None and (in_windows or _spans(positive) or _spans(negative)):
+        raise FootageError(
+            "must cut a clip into its own windows where a timeline or a range is edited, got a MODEL with Context "
+            "Windows. Remove that node; windows come by themselves."
+        )
+
     report = RunReport()
     model = clone_for_a_run(model)
     _set_shift(model, shift)
     report_run_into(model, report)
-    positive, negative = (
-        node_helpers.conditioning_set_values(c, {SOURCE_KEY: source.latent}) for c in (positive, negative)
-    )
-    if mask is None:
-        latent = {"samples": source.latent.new_zeros(source.latent.shape)}
-    else:
-        latent = {"samples": source.latent, "noise_mask": latent_mask(mask, source), LATENT_KEY: mask}
-    start = latent["samples"]
+    latent, cells = _start(source, mask, redo)
+    start = part.of(latent["samples"])
+    noise_mask = _noise_mask(part, cells, None if redo is None else (first, last), start.shape[3:])
+    source_latent = part.source_latent(source)
+    keeper = None
+    if keeping is not None:
+        key = fingerprint(
+            model,
+            code=code_version(),
+            settings=[seed, steps, cfg, shift],
+            conditionings=[positive, negative],
+            tensors=[source_latent, start, noise_mask],
+            windows=[window[:3] for window in part.windows],
+            graph=keeping.graph,
+        )
+        keeper = report.keeper = Keeper(keeping.folder, key, keeping.seconds, report.notes.append)
+    done = 0 if keeper is None else keeper.step * len(part.windows) + keeper.window
+    progress = EditProgress(model, steps, len(part.windows), done, say)
+    if in_windows:
+        report.notes.append(_describe(part, size))
+        model.model_options[HANDLER] = WindowHandler(part.windows, progress.window_done, keeper)
+        comfy.context_windows.create_prepare_sampling_wrapper(model)  # memory of one window
     try:
         samples = comfy.sample.sample_custom(
             model,
-            comfy.sample.prepare_noise(start, seed),
+            part.of(comfy.sample.prepare_noise(source.latent, seed)),
             cfg,
-            comfy.samplers.KSAMPLER(sample_flow_unipc),
+            comfy.samplers.KSAMPLER(sample_flow_unipc, extra_options={"keeper": keeper}),
             wan_flow_sigmas(shift, steps),
-            positive,
-            negative,
+            _conditioning(positive, source, part, source_latent),
+            _conditioning(negative, source, part, source_latent),
             start,
-            noise_mask=latent.get("noise_mask"),
-            callback=_previews(model, steps),
+            noise_mask=noise_mask,
+            callback=progress.step_done,
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=seed,
         )
     except BaseException as error:
+        if keeper is not None:
+            keeper.stopped()
         forget_frames(error)
         raise
     finally:
         del model
+    if keeper is not None:
+        keeper.finished()
+    samples = part.sampled(samples)
+    if redo is not None:
+        whole = latent["samples"].clone()
+        new = samples[:, :, first - part.start : last - part.start].to(whole)
+        if cells is not None:
+            new = torch.where(cells[:, :, first:last] > 0, new, whole[:, :, first:last])
+        whole[:, :, first:last] = new
+        samples = whole
     return latent | {"samples": samples}, report.text
 
 
@@ -84,13 +167,56 @@ def clone_for_a_run(model):
     return clone
 
 
-def _previews(model, steps):
-    """The host's progress and previews; none in a version that has them elsewhere, where the edit is the same."""
-    try:
-        from latent_preview import prepare_callback
-    except ImportError:
-        return None
-    return prepare_callback(model, steps)
+def _start(source, mask, redo):
+    """The LATENT that an edit begins with, and where its cells may change: [1, 1, T, H, W] or None for everywhere."""
+    cells = None if mask is None else latent_mask(mask, source)
+    if redo is not None:
+        return redo.earlier, cells  # what is outside a mask stays as it was edited before, and so does its own mask
+    if mask is None:
+        return {"samples": source.latent.new_zeros(source.latent.shape)}, None
+    return {"samples": source.latent, "noise_mask": cells, LATENT_KEY: mask}, cells
+
+
+def _noise_mask(part, cells, anew, size):
+    """Where the sampler may change the frames of a part; None for everywhere.
+
+    Args:
+        anew: first and last latent frame, exclusive, of the range to redo, None for all.
+        size: height and width of the latent.
+    """
+    if anew is None:
+        return None if cells is None else part.of(cells)
+    inside = torch.zeros(1, 1, part.stop, *size)
+    inside[:, :, anew[0] : anew[1]] = 1
+    sampled = part.of(inside)
+    sampled[:, :, part.stop - part.start :] = 1  # windows' own first frames
+    return sampled if cells is None else sampled * part.of(cells)
+
+
+def _spans(conditioning):
+    """Of a timeline, in order; clip hooks give an instruction several entries."""
+    return list(dict.fromkeys(entry[1][SPAN_KEY] for entry in conditioning if SPAN_KEY in entry[1]))
+
+
+def _conditioning(conditioning, source, part, source_latent):
+    """With the source, and each instruction of a timeline on its own frames."""
+    spans = _spans(conditioning)
+    require_within(spans, float(source.frames / source.fps))
+    weights = dict(zip(spans, frame_weights(spans, source.latent_times()), strict=True)) if spans else {}
+    out = node_helpers.conditioning_set_values(conditioning, {SOURCE_KEY: source_latent})
+    for _, values in out:
+        if SPAN_KEY in values:
+            shares = part.of(weights[values[SPAN_KEY]].view(1, 1, -1, 1, 1))[0]  # [1, frames, 1, 1]
+            values["mask"] = shares.expand(-1, -1, *source_latent.shape[3:])
+    return out
+
+
+def _describe(part, size):
+    windows = part.windows
+    longest = 4 * (max(len(window.indices) for window in windows) - 1) + 1
+    common = [before.stop - after.start for before, after in zip(windows, windows[1:], strict=False)]
+    text = f"windows: {len(windows)} of {longest} frames"
+    return text + f", overlapping by {4 * min(common)} or more" if common else text
 
 
 def _set_shift(model, shift):

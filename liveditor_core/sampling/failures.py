@@ -10,10 +10,15 @@ except ImportError:  # a failure of the GPU cannot be told from others: the host
 GIB = 2**30
 
 
-def explain(error, when, needed, config):
+def explain(error, when, needed, config, kept=False):
     """The same failure in words that help, of a type that the host treats alike.
 
     None where the original says enough.
+
+    Args:
+        when: in words, what was computed.
+        needed: bytes of one call, None if that is not known.
+        kept: whether the state of the run is kept.
     """
     if is_oom is None:
         return None
@@ -22,9 +27,13 @@ def explain(error, when, needed, config):
             "" if needed is None else f" One call at this size needs about {needed / GIB:.1f} GiB beside the weights."
         )
         return OOM_EXCEPTION(
-            f"LIVEditor: out of GPU memory in {when}.{size} Use a smaller size, fewer frames or fp8 weights, "
-            "close other programs that use the GPU, or start ComfyUI with --reserve-vram. Nothing was saved of "
-            "this run; the next one starts afresh."
+            f"LIVEditor: out of GPU memory in {when}.{size} Use a smaller size, a smaller window in LIVEdit Sampler or "
+            "fp8 weights, close other programs that use the GPU, or start ComfyUI with --reserve-vram. "
+            + (
+                "What was computed is kept: the same run goes on from there."
+                if kept
+                else "Nothing was saved of this run; the next one starts afresh."
+            )
         )
     if isinstance(error, ACCELERATOR_ERROR) and "CUDA" in str(error):
         return RuntimeError(

@@ -6,7 +6,7 @@ corrects every step but the first.
 """
 
 import torch
-from tqdm.auto import trange
+from tqdm.auto import tqdm
 
 SAMPLER = "flow_unipc"
 SCHEDULE = "wan_flow"
@@ -40,7 +40,7 @@ def wan_flow_scheduler(model_sampling, steps: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def sample_flow_unipc(model, x, sigmas, extra_args=None, callback=None, disable=None):
+def sample_flow_unipc(model, x, sigmas, extra_args=None, callback=None, disable=None, keeper=None):
     """Sample with UniPC from noise to data.
 
     Args:
@@ -48,6 +48,7 @@ def sample_flow_unipc(model, x, sigmas, extra_args=None, callback=None, disable=
         x: start, scaled by the host to sigmas[0] * noise + (1 - sigmas[0]) * latent.
         sigmas: [steps + 1], falling.
         callback: called with the step's index, sigma, x and x0.
+        keeper: a `Keeper` that gets the state after every step, and may have one to go on from; or None.
 
     Returns:
         The sample, shape of x.
@@ -57,8 +58,11 @@ def sample_flow_unipc(model, x, sigmas, extra_args=None, callback=None, disable=
         x = x / sigmas[0]  # an edit from nothing starts at the noise itself, as the model was trained
     one = x.new_ones([x.shape[0]])
     history = []  # the last two (sigma, x0)
-    before_step = x
-    for i in trange(len(sigmas) - 1, disable=disable):
+    before_step, done = x, 0
+    kept = None if keeper is None else keeper.tensors(x.device)
+    if kept:
+        done, x, before_step, history = keeper.step, *_unpacked(kept)
+    for i in tqdm(range(done, len(sigmas) - 1), initial=done, total=len(sigmas) - 1, disable=disable):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         if sigma_next == sigma or (sigma_next > 0 and _lambda(sigma_next) == _lambda(sigma)):
             continue  # a step of no length has no direction; of 10,000 some are, in fp32
@@ -70,7 +74,21 @@ def sample_flow_unipc(model, x, sigmas, extra_args=None, callback=None, disable=
         history = [*history[-1:], (sigma, x0)]
         before_step = x
         x = x0 if sigma_next == 0 else _predict(x, history, sigma_next, final=i == len(sigmas) - 2)
+        if keeper is not None and i + 2 < len(sigmas):
+            keeper.step_done(i + 1, _packed(x, before_step, history))
     return x
+
+
+def _packed(x, before_step, history):
+    tensors = {"x": x, "before_step": before_step}
+    for age, (sigma, x0) in enumerate(reversed(history)):
+        tensors |= {f"sigma_{age}": sigma, f"x0_{age}": x0}
+    return tensors
+
+
+def _unpacked(tensors):
+    ages = [age for age in (1, 0) if f"x0_{age}" in tensors]
+    return tensors["x"], tensors["before_step"], [(tensors[f"sigma_{age}"], tensors[f"x0_{age}"]) for age in ages]
 
 
 def _lambda(sigma):

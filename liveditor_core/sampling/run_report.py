@@ -26,6 +26,8 @@ class RunReport:
 
     def __init__(self):
         self.text = ""
+        self.notes = []  # more lines, from what knows more about the run
+        self.keeper = None  # of its state
         self._begin()
 
     def _begin(self):
@@ -68,7 +70,7 @@ class RunReport:
         left = 1.0 if plan.dense_everywhere else config.dense_fraction(layout)
         whole = ended - started
         first = step_times[0] - started if step_times else whole
-        each = (ended - step_times[0]) / (steps - 1) if step_times and steps > 1 else whole / steps
+        each = (ended - step_times[0]) / (len(step_times) - 1) if len(step_times) > 1 else first
         lines = [
             f"LIVEditor: {steps} steps, {self._model_calls} model calls of {layout.tokens:,} tokens"
             + (f" x {shape[0]}" if shape[0] > 1 else "")
@@ -87,6 +89,7 @@ class RunReport:
                 f"  memory: peak {peak / GIB:.1f} GiB on the GPU, {(peak - before) / GIB:.2f} GiB of it above "
                 f"the {before / GIB:.1f} GiB that lay there before, estimated {estimate / GIB:.2f} GiB"
             )
+        lines += [f"  {note}" for note in self.notes]
         lines += [f"  LoRA: {line}" for line in loras_of(patcher)]
         lines.append(f"  done without: {'; '.join(plan.reasons) or 'nothing'}")
         self.text = "\n".join(lines)
@@ -138,8 +141,14 @@ def _sample_and_report(executor, guider, sigmas, extra_args, callback, noise, *a
         with report.run(guider.model_patcher, steps, step_times):
             return executor(guider, sigmas, extra_args, each_step, noise, *args, **kwargs)
     except Exception as error:
+        keeper = report.keeper
+        step = 1 + (len(step_times) if keeper is None else keeper.step)
         explained = explain(
-            error, f"step {min(len(step_times) + 1, steps)} of {steps}", report.needed(guider.inner_model), config
+            error,
+            f"step {min(step, steps)} of {steps}",
+            report.needed(guider.inner_model),
+            config,
+            kept=keeper is not None and keeper.stopped(),
         )
         if explained is None:
             raise

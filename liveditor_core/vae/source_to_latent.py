@@ -80,6 +80,7 @@ def encode_source(video, vae, size: SizeWanted, part: PartWanted, *, image_fps=0
         stamps=reading.stamps(),
         original_frames=part_length(clip.rate, fps, reading.count, part.max_frames, reading.end - start),
         fit=size.fit,
+        vae=vae,
     )
     report = describe(source, None if reading.count == part.max_frames else reading.end)
     logging.info("LIVEditor: " + "\n".join(report))

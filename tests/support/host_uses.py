@@ -29,6 +29,7 @@ OBJECTS = {
     },
     "liveditor_core/sampling/timeline_conditioning.py": {"clip": "comfy.sd.CLIP"},
     "liveditor_core/sampling/flow_unipc.py": {"model": None},
+    "liveditor_core/sampling/window_handler.py": {"model": "comfy.model_base.WAN21"},
     "liveditor_core/vae": {"model": WAN_VAE},
     "liveditor_core/vae/many_frames.py": {"vae": WAN_VAE},
     "nodes": {

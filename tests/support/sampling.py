@@ -33,17 +33,25 @@ def recording(model, record):
     return model
 
 
-def source_video(latent, frames=None):
-    frames = torch.zeros(17, HEIGHT * 8, WIDTH * 8, 3) if frames is None else frames
+def source_video(latent, frames=None, vae=None):
+    """A source of a latent; its pictures are black if there are none.
+
+    Args:
+        frames: [F, H, W, 3], F of them for the latent's frames.
+        vae: only needed where windows begin within the clip.
+    """
+    count, height, width = 4 * latent.shape[2] - 3, 8 * latent.shape[3], 8 * latent.shape[4]
+    frames = torch.zeros(count, height, width, 3) if frames is None else frames
     return SourceVideo(
         latent=latent,
-        width=WIDTH * 8,
-        height=HEIGHT * 8,
-        frames=17,
+        width=width,
+        height=height,
+        frames=count,
         fps=Fraction(16),
         clip=FramesClip(frames, Fraction(16)),
         start=Fraction(0),
-        stamps=tuple(Fraction(i, 16) for i in range(17)),
-        original_frames=17,
+        stamps=tuple(Fraction(i, 16) for i in range(count)),
+        original_frames=count,
         fit="crop",
+        vae=vae,
     )

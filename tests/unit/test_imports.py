@@ -19,7 +19,7 @@ ALLOWED = {
     | {f"{CORE}/{room}" for room in ("attention", "checkpoint", "footage", "inspection", "model", "sampling", "vae")},
     CORE: HOST,
     f"{CORE}/sampling": HOST
-    | {"torch", "tqdm", CORE}
+    | {"torch", "tqdm", "safetensors", CORE}
     | {f"{CORE}/{room}" for room in ("attention", "checkpoint", "footage", "model", "vae")},
     f"{CORE}/inspection": {"torch", "numpy", "PIL", f"{CORE}/attention", f"{CORE}/footage"},
     f"{CORE}/model": HOST | {"torch", CORE, f"{CORE}/attention", f"{CORE}/checkpoint", "kernels"},

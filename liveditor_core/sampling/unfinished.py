@@ -1,0 +1,158 @@
+"""The state of a run on disk, so that the same run goes on where a crash, an interrupt or a restart stopped it."""
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+KEY = "liveditor_run"  # in a file's header: the fingerprint of the run that it belongs to
+SUFFIX = ".safetensors"
+MOST_BYTES = 16 << 30  # of all runs together
+MOST_DAYS = 14
+LEFT_FREE = 1 << 30  # bytes of the disk that are never taken
+
+
+class State(NamedTuple):
+    """A sampler between two calls of the model."""
+
+    step: int  # steps that are finished
+    tensors: dict[str, torch.Tensor]  # what the sampler needs to go on from there
+    window: int = 0  # windows of the next step that are finished
+    sums: tuple[torch.Tensor, ...] = ()  # what they add up to, per conditioning
+
+
+class Keeper:
+    """Follows one run, and saves its state now and then, and where it ends before its time.
+
+    What cannot be saved or read costs the state and a line in the log, never the run.
+
+    Args:
+        folder: where states lie; it is made where there is none.
+        key: fingerprint of the run. Only a state that was saved under the same one is taken.
+        seconds: from one saving to the next.
+        say: gets the lines for the run's report.
+    """
+
+    def __init__(self, folder: Path, key: str, seconds: float, say):
+        self._folder, self._key, self._seconds, self._say = Path(folder), key, seconds, say
+        self._path = self._folder / f"{key[:40]}{SUFFIX}"
+        self._state = self._saved = self._read()
+        self._when = time.monotonic()
+        self._failed = False
+        if self._state is not None:
+            where = f"step {self._state.step + 1}"
+            if self._state.window:
+                where += f", window {self._state.window + 1}"
+            say(f"went on at {where}, where the same run was stopped before")
+
+    @property
+    def step(self):
+        """How many steps are finished."""
+        return 0 if self._state is None else self._state.step
+
+    @property
+    def window(self):
+        """How many windows of the next step are finished."""
+        return 0 if self._state is None else self._state.window
+
+    def tensors(self, device):
+        """What the sampler goes on with, None at the beginning."""
+        return None if self._state is None else {name: each.to(device) for name, each in self._state.tensors.items()}
+
+    def unfinished_step(self, sums):
+        """How many windows of the step are finished, and what they add up to; `sums` where none is."""
+        if self.window == 0:
+            return 0, sums
+        return self._state.window, [own.to(each) for own, each in zip(self._state.sums, sums, strict=True)]
+
+    def step_done(self, step, tensors):
+        """Args: as in State; the tensors must not be written to afterwards."""
+        self._state = State(step, tensors)
+        self._save_if_due()
+
+    def window_done(self, window, sums):
+        """Args: as in State; `sums` may be written to after the next call only."""
+        before = self._state or State(0, {})
+        self._state = before._replace(window=window, sums=tuple(sums))
+        self._save_if_due()
+
+    def stopped(self):
+        """Save what there is, after an interrupt or a failure. Says whether something is kept."""
+        if self._state is not None and self._state is not self._saved:
+            self._save()
+        return self._saved is not None
+
+    def finished(self):
+        """Remove the state: the run is over."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+            self._folder.rmdir()  # only an empty one goes
+
+    def _save_if_due(self):
+        if time.monotonic() - self._when >= self._seconds:
+            self._save()
+            self._when = time.monotonic()
+
+    def _save(self):
+        state = self._state
+        tensors = {f"sampler.{name}": each for name, each in state.tensors.items()}
+        tensors |= {f"sums.{i}": each for i, each in enumerate(state.sums)}
+        tensors = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
+        header = {KEY: self._key, "step": str(state.step), "window": str(state.window)}
+        beside = self._path.with_suffix(".part")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._make_room(sum(each.nbytes for each in tensors.values()))
+            save_file(tensors, beside, header)
+            with beside.open("rb+") as file:
+                os.fsync(file.fileno())
+            beside.replace(self._path)
+            self._saved = state
+        except (OSError, safetensors.SafetensorError) as error:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            if not self._failed:
+                self._failed = True
+                line = f"its state could not be saved in {self._folder}: {error}"
+                logging.warning(f"LIVEditor: {line}. The edit goes on; it cannot be resumed from here.")
+                self._say(line)
+
+    def _make_room(self, size):
+        """Remove states of other runs that are old, or more than there may be."""
+        others = [(file.stat(), file) for file in self._folder.glob(f"*{SUFFIX}") if file != self._path]
+        others.sort(key=lambda other: other[0].st_mtime)
+        total = size + sum(stat.st_size for stat, _ in others)
+        for stat, file in others:
+            if total > MOST_BYTES or time.time() - stat.st_mtime > MOST_DAYS * 86400:
+                file.unlink(missing_ok=True)
+                total -= stat.st_size
+        free = shutil.disk_usage(self._folder).free
+        if free < size + LEFT_FREE:
+            raise OSError(f"it takes {size / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free on the disk")
+
+    def _read(self):
+        if not self._path.is_file():
+            return None
+        try:
+            with safetensors.safe_open(self._path, "pt") as file:
+                header = file.metadata() or {}
+            if header.get(KEY) != self._key:
+                return None
+            found = load_file(self._path)
+            sums = sorted((int(name.removeprefix("sums.")), each) for name, each in found.items() if "sums." in name)
+            return State(
+                int(header["step"]),
+                {name.removeprefix("sampler."): each for name, each in found.items() if name.startswith("sampler.")},
+                int(header["window"]),
+                tuple(each for _, each in sums),
+            )
+        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            logging.warning(f"LIVEditor: {self._path} cannot be read ({error}); the edit begins anew.")
+            return None
