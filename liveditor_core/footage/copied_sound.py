@@ -2,6 +2,7 @@
 
 import av
 
+from .pyav import rational
 from .timeline import LONGEST_GAP
 
 # By what is written: the codecs that may lie in it.
@@ -33,7 +34,7 @@ class CopiedSound:
                 for packet in source.demux(*tracks):
                     if packet.dts is None:
                         continue
-                    time, index = packet.dts * packet.time_base, packet.stream.index
+                    time, index = packet.dts * rational(packet.time_base), packet.stream.index
                     if index in last and not last[index] < time < last[index] + LONGEST_GAP:
                         return False
                     last[index] = time
@@ -55,8 +56,9 @@ class CopiedSound:
             for packet in self._source.demux(*tracks):
                 if packet.dts is None or packet.pts is None:
                     continue
-                shift = round(self._clip.sound_origin / packet.time_base)
-                if (packet.pts - shift + packet.duration) * packet.time_base <= -RUN_UP:
+                time_base = rational(packet.time_base)
+                shift = round(self._clip.sound_origin / time_base)
+                if (packet.pts - shift + packet.duration) * time_base <= -RUN_UP:
                     continue
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 yield packet
@@ -68,7 +70,7 @@ class CopiedSound:
         while True:
             packet = self._waiting or next(self._packets, None)
             self._waiting = packet
-            if packet is None or seconds is not None and packet.pts * packet.time_base >= seconds:
+            if packet is None or seconds is not None and packet.pts * rational(packet.time_base) >= seconds:
                 return
             packet.stream = self._streams[packet.stream.index]
             self._out.mux(packet)

@@ -16,6 +16,7 @@ from .errors import SourceChanged
 from .file_sound import FileSound
 from .geometry import fit_frames
 from .orientation import turned, upright
+from .pyav import open_input, rational
 from .streams import decoded, decoder_of, picture_of, refusal
 from .timeline import WITHOUT_SHOWING_TIMES, Clock, Timeline
 from .timing import nominal_rate
@@ -57,12 +58,12 @@ class FileClip(Clip):
         self.errors = []  # of the reading that is going on, or of the last one
         with self.open() as container:
             stream = picture_of(container, self.name)
-            self._format, self._stream, self._time_base = container.format.name, stream.index, stream.time_base
+            self._format, self._stream = container.format.name, stream.index
+            self._time_base = rational(stream.time_base)
             self.has_index = self._format in INDEXED
             told = stream.codec_context.color_primaries, stream.codec_context.color_trc
             self.header_length = _header_length(container, stream)
-            header = Fraction(stream.average_rate) if stream.average_rate else None
-            aspect = stream.sample_aspect_ratio or 1
+            header, aspect = rational(stream.average_rate), rational(stream.sample_aspect_ratio) or Fraction(1)
             self.notes = [f"{stream.codec_context.name} in {self._format}"]
             if len(container.streams.video) > 1:
                 self.notes.append(f"{len(container.streams.video)} pictures: took stream {stream.index}")
@@ -78,7 +79,7 @@ class FileClip(Clip):
         self.bit_depth, self.has_alpha = colour.bit_depth(frame), colour.has_alpha(frame)
         self._size, self._turn = (frame.width, frame.height), turned(frame)
         self.width, self.height = self._size[:: -1 if self._turn.swaps else 1]
-        aspect = Fraction(aspect) if Fraction(1, 10) <= aspect <= 10 else Fraction(1)
+        aspect = aspect if Fraction(1, 10) <= aspect <= 10 else Fraction(1)
         self.pixel_aspect = 1 / aspect if self._turn.swaps else aspect
         begin = window.start + self.begin_at(Fraction(0)) if window.start > 0 else window.start
         if window.end is None or begin < window.end:
@@ -97,7 +98,7 @@ class FileClip(Clip):
         self.require_unchanged()
         try:
             file = self._file if isinstance(self._file, str) else io.BytesIO(self._file.getvalue())
-            return av.open(file, metadata_errors="replace")
+            return open_input(file)
         except (av.error.FFmpegError, ValueError) as error:
             raise refusal(self.name, error) from error
 
@@ -182,7 +183,7 @@ class FileClip(Clip):
         with self.open() as container:
             stream = container.streams[self._stream]
             if around is not None and self.has_index and around + self._window.start > SEEK_FROM:
-                container.seek(int((begin + around) / stream.time_base), stream=stream)
+                container.seek(int((begin + around) / self._time_base), stream=stream)
             clock = Clock(self._format)
             for number, (stamp, duration) in enumerate(_packet_stamps(container, stream)):
                 if number == 0 and self._format in WITHOUT_SHOWING_TIMES:
@@ -213,8 +214,8 @@ class FileClip(Clip):
         with self.open() as container:
             stream = container.streams[self._stream]
             if seek_to is not None:
-                container.seek(int(seek_to / stream.time_base), stream=stream)
-            timeline = Timeline(stream.time_base, self._format, 1 / self.rate)
+                container.seek(int(seek_to / self._time_base), stream=stream)
+            timeline = Timeline(self._time_base, self._format, 1 / self.rate)
             decoder = decoder_of(stream, threads=THREADS, strict=strict)
             for frame in decoded(container, stream, decoder, self.errors, strict=strict):
                 time = timeline.place(frame)
@@ -252,17 +253,18 @@ class FileClip(Clip):
 def _header_length(container, stream):
     """Seconds of picture that a file claims, or None."""
     if stream.duration:
-        return stream.duration * stream.time_base
+        return stream.duration * rational(stream.time_base)
     return Fraction(container.duration, av.time_base) if container.duration else None
 
 
 def _packet_stamps(container, stream):
     """When frames begin to show by the file's own clock, and how long, in the order of decoding."""
+    time_base = rational(stream.time_base)
     try:
         for packet in container.demux(stream):
             by_decoding = packet.pts is None or container.format.name in WITHOUT_SHOWING_TIMES
             stamp = packet.dts if by_decoding else packet.pts
             if stamp is not None and not packet.is_discard:
-                yield stamp * stream.time_base, (packet.duration or 0) * stream.time_base
+                yield stamp * time_base, (packet.duration or 0) * time_base
     except av.error.FFmpegError:
         return  # the file is cut off; reading says so

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import av
 
+from .pyav import rational
 from .sound import Sound, from_frame, held_layout, held_rate
 from .streams import decoded, sound_of
 from .timeline import Clock
@@ -73,12 +74,13 @@ class FileSound(Sound):
         self._errors = errors = []
         with self._clip.open() as container:
             stream = container.streams[self._stream]
+            time_base = rational(stream.time_base)
             if seek_to is not None:
-                container.seek(int(seek_to / stream.time_base), stream=stream)
+                container.seek(int(seek_to / time_base), stream=stream)
             resampler, form, position = None, None, None
             clock, length = Clock(container.format.name), Fraction(0)
             for frame in decoded(container, stream, stream.codec_context, errors):
-                time = clock.run(frame.pts * frame.time_base, length) if frame.pts is not None else None
+                time = clock.run(frame.pts * time_base, length) if frame.pts is not None else None
                 length = Fraction(frame.samples, frame.sample_rate)
                 self._clip.check(Fraction(0) if time is None else time - self._origin)
                 if seek_to is not None and (time is None or time > first):

@@ -45,7 +45,7 @@ class Timeline:
     """
 
     def __init__(self, time_base: Fraction, container: str, step: Fraction):
-        self._time_base, self._step = Fraction(time_base), step
+        self._time_base, self._step = time_base, step
         self._by_decoding = container in WITHOUT_SHOWING_TIMES
         self._clock, self._last = Clock(container), None
 
