@@ -6,33 +6,35 @@
     python tasks.py python tests/benchmarks/long.py redo        five seconds of it edited anew
     python tasks.py python tests/benchmarks/long.py methods     ten seconds, joined in other ways
 
-All but the last go through a server. `--seconds` takes less of the minute.
+All but the last go through a server. `--seconds` takes less of the minute; `redo` takes the edit that `minute` left.
 """
 
 import argparse
+import shutil
 import statistics
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tests" / "support"))  # before this folder, for `footage`
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))  # before this folder, for `footage`
 
 import comfy_library  # noqa: F401  (before anything of ComfyUI)
 import host
 import torch
 from joins import HEAD, borders_of, joins, recognised
-from long_edits import WINDOW, frames, prompt, run
+from long_edits import WINDOW, Done, frames, prompt, run
 from minute import RATE, source_frames, write_minute
 from process_memory import MemoryOf
-from through_server import Heard
+from safetensors.torch import load_file, save_file
+from through_server import Heard, node
 
 from training.edits import HELD_OUT
 
 MIB = 2**20
 SHORT = 17  # frames: what the small model was trained on
 EDITS = ("invert", "mirror", "sepia")
+EARLIER, EDITED = host.RUN / "input" / "minute.latent", host.RUN / "input" / "minute_edited.mp4"
+LEFT = "left by an earlier run"
 
 
 def plan(count):
@@ -54,6 +56,8 @@ def minute(file, seconds):
             done = run(server.client, prompt(server.client, file, words, {"max_frames": count}))
         peaks[name] = memory.growth
         print(f"{name}: RAM {memory.growth / MIB:.0f} MiB, seconds {rounded(done.seconds)}\n{done.report}", flush=True)
+    shutil.copy(done.video, EDITED)
+    save_file({"latent_tensor": done.latent, "latent_format_version_0": torch.tensor([])}, EARLIER)
     edited = frames(done.video)
     heard, original = (Heard(path) for path in (done.video, host.RUN / "input" / file))
     print(f"frames {len(edited)} of {len(source)}; sound {lasts(heard):.3f} of {lasts(original):.3f} s")
@@ -122,24 +126,27 @@ def resume(file, seconds):
 
 
 def redo(file, seconds):
-    """Five seconds of it edited anew, in other words."""
+    """Five seconds of it edited anew, in other words and with another seed; of what *minute* left, if that is there."""
     source = source_frames(host.RUN / "input" / file)
     start = round(seconds / 2) - 2.0
     with host.Server() as server:
         asked = prompt(server.client, file, HELD_OUT["invert"][0])
-        first = run(server.client, asked)
         asked["earlier"], asked["old words"] = asked["sample"], asked["words"]
+        first = _left_by_minute(len(source)) or run(server.client, asked)
+        if first.report == LEFT:
+            asked["earlier"] = node("LoadLatent", latent=EARLIER.name)
+            asked["sample"] = {**asked["sample"], "inputs": dict(asked["sample"]["inputs"])}
         new = {"earlier": ["earlier", 0], "redo_from": start, "redo_to": start + 5.0, "seed": 7}
         for edit in ("sepia", "invert"):
             asked["other"] = {**asked["words"], "inputs": asked["words"]["inputs"] | {"text": HELD_OUT[edit][0]}}
-            sample = asked["earlier"]
+            sample = asked["sample"]
             asked["sample"] = {**sample, "inputs": sample["inputs"] | new | {"positive": ["other", 0]}}
             done = run(server.client, asked)
             edited, before = frames(done.video), frames(first.video)
             changed = (done.latent != first.latent).flatten(3).any(3).any(1)[0].nonzero().flatten().tolist()
             print(
                 f"{edit}: latents {changed[0]} to {changed[-1]} changed, {len(changed)} of {done.latent.shape[2]}; "
-                f"sampler {done.seconds['sample']:.0f} s against {first.seconds['sample']:.0f} s"
+                f"sampler {done.seconds['sample']:.0f} s against {first.seconds.get('sample', 0):.0f} s"
             )
             found = recognised(edited, source)
             inside = found[round(start * RATE) : round((start + 5) * RATE)]
@@ -149,6 +156,14 @@ def redo(file, seconds):
             print(f"  largest difference of the two files after the range, by frame: {after[ends : ends + 24]}")
             at = [4 * changed[0] - 3, 4 * (changed[-1] + 1) - 3]
             print(f"| {HEAD}\n| {joins(edited, source, 'invert', at).row()} |\n{done.report}", flush=True)
+
+
+def _left_by_minute(count):
+    """The edit of the whole minute, None where there is none of so many frames."""
+    if not (EARLIER.is_file() and EDITED.is_file()):
+        return None
+    latent = load_file(EARLIER)["latent_tensor"]
+    return Done(EDITED, latent, LEFT, {}) if latent.shape[2] == plan(count)[-1][1] else None
 
 
 def lasts(heard):
@@ -165,7 +180,7 @@ def methods(file, seconds):
     from training.evaluate import Nano
     from training.nano import RECOMMENDED
 
-    nano = Nano(ROOT / "models")
+    nano = Nano(host.PACK / "models")
     model = nano.with_settings(RECOMMENDED["ratios"])
     count, start = 101, 8.0
     path = host.RUN / "input" / file

@@ -12,6 +12,9 @@ from fractions import Fraction
 
 import av
 import host
+import joins
+import long_edits
+import minute
 import numpy as np
 import pytest
 import torch
@@ -190,3 +193,31 @@ def test_it_fits_into_the_repository():
     files = list((host.PACK / "models").glob("*/*.safetensors"))
     assert {file.name for file in files} == {nano.MODEL, nano.TEXT_ENCODER, nano.VAE}
     assert sum(file.stat().st_size for file in files) <= 25_000_000
+
+
+@pytest.fixture(scope="module")
+def long_clip(server):
+    """Name of three seconds with a cut after one."""
+    path = minute.write_minute(host.RUN / "input" / "three_seconds.mp4", 11)
+    return path.name
+
+
+@pytest.mark.parametrize("name", ["invert", "mirror"])
+def test_a_long_edit_is_as_good_as_short_ones_and_has_no_seams(client, long_clip, name):
+    """Mirroring needs to know where things are: windows without a first frame of their own lose 5 dB there."""
+    part = {"start": 8.0, "max_frames": 73}
+    asked = long_edits.prompt(client, long_clip, HELD_OUT[name][0], part)
+    done = long_edits.run(client, asked)
+    source = minute.source_frames(host.RUN / "input" / long_clip)[200:273]
+    found = joins.joins(long_edits.frames(done.video), source, name, [18, 22, 46, 50])
+    assert "windows: 3 of 33 frames" in done.report
+    asked["encode"]["inputs"]["max_frames"] = FRAMES
+    short = []
+    for start in (8.0, 9.0, 10.0):
+        asked["encode"]["inputs"]["start"] = start
+        edited = long_edits.frames(long_edits.run(client, asked).video)
+        at = round(start * minute.RATE) - 200
+        short.append(joins.joins(edited, source[at : at + FRAMES], name, [8]).decibels)
+    assert found.decibels > statistics.mean(short) - 1
+    assert found.at_borders > -1.5
+    assert found.change < 1.2

@@ -1,10 +1,13 @@
 """How well the windows of a long edit join: against the exact edit, at their borders and elsewhere."""
 
 import statistics
+import sys
 from typing import NamedTuple
 
+import host
 import torch
 
+sys.path.append(str(host.PACK))
 from training.edits import EDITS
 from training.score import UNEDITED
 

@@ -1,5 +1,6 @@
 """Edits of long clips by the small model, through a server: prompts, and what came out."""
 
+import sys
 import time
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from through_server import frames_of, node, with_defaults
 
+sys.path.append(str(host.PACK))
 from training.nano import MODEL, RECOMMENDED, TEXT_ENCODER, VAE
 
 WINDOW = {"window": 33, "overlap": 8}
