@@ -101,13 +101,13 @@ def edit(
         key = fingerprint(
             model,
             code=code_version(),
-            settings=[seed, steps, cfg, shift],
+            settings=[steps, cfg, shift],
             conditionings=[positive, negative],
             tensors=[source_latent, start, noise_mask],
             windows=[window[:3] for window in part.windows],
             graph=keeping.graph,
         )
-        keeper = report.keeper = Keeper(keeping.folder, key, keeping.seconds, report.notes.append)
+        keeper = report.keeper = Keeper(keeping.folder, key, seed, keeping.seconds, report.notes.append)
     done = 0 if keeper is None else keeper.step * len(part.windows) + keeper.window
     progress = EditProgress(model, steps, len(part.windows), done, say)
     if in_windows:

@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 KEY = "liveditor_run"  # in a file's header: the fingerprint of the run that it belongs to
-SUFFIX = ".safetensors"
+ANY_SEED = "liveditor_run_with_any_seed"
+SUFFIX, UNFINISHED = ".safetensors", ".part"
 MOST_BYTES = 16 << 30  # of all runs together
 MOST_DAYS = 14
 LEFT_FREE = 1 << 30  # bytes of the disk that are never taken
+STALE = 3600  # seconds after which a file that was never finished is removed
 
 
 class State(NamedTuple):
@@ -35,14 +37,16 @@ class Keeper:
 
     Args:
         folder: where states lie; it is made where there is none.
-        key: fingerprint of the run. Only a state that was saved under the same one is taken.
+        key: fingerprint of the run but for its seed. Only a state that was saved under the same one is taken.
+        seed: of the run; the same goes for it.
         seconds: from one saving to the next.
         say: gets the lines for the run's report.
     """
 
-    def __init__(self, folder: Path, key: str, seconds: float, say):
-        self._folder, self._key, self._seconds, self._say = Path(folder), key, seconds, say
-        self._path = self._folder / f"{key[:40]}{SUFFIX}"
+    def __init__(self, folder: Path, key: str, seed: int, seconds: float, say):
+        self._folder, self._seconds, self._say = Path(folder), seconds, say
+        self._any_seed, self._seed, self._key = key, seed, f"{key}-{seed}"
+        self._path = self._folder / f"{key[:32]}-{seed}{SUFFIX}"
         self._state = self._saved = self._read()
         self._when = time.monotonic()
         self._failed = False
@@ -51,6 +55,8 @@ class Keeper:
             if self._state.window:
                 where += f", window {self._state.window + 1}"
             say(f"went on at {where}, where the same run was stopped before")
+        else:
+            self._look_for_other_seeds()
 
     @property
     def step(self):
@@ -105,8 +111,9 @@ class Keeper:
         tensors = {f"sampler.{name}": each for name, each in state.tensors.items()}
         tensors |= {f"sums.{i}": each for i, each in enumerate(state.sums)}
         tensors = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
-        header = {KEY: self._key, "step": str(state.step), "window": str(state.window)}
-        beside = self._path.with_suffix(".part")
+        header = {KEY: self._key, ANY_SEED: self._any_seed, "seed": str(self._seed)}
+        header |= {"step": str(state.step), "window": str(state.window)}
+        beside = self._path.with_suffix(f".{os.getpid()}{UNFINISHED}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._make_room(sum(each.nbytes for each in tensors.values()))
@@ -126,6 +133,9 @@ class Keeper:
 
     def _make_room(self, size):
         """Remove states of other runs that are old, or more than there may be."""
+        for file in self._folder.glob(f"*{UNFINISHED}"):  # of a process that was killed while it wrote
+            if time.time() - file.stat().st_mtime > STALE:
+                file.unlink(missing_ok=True)
         others = [(file.stat(), file) for file in self._folder.glob(f"*{SUFFIX}") if file != self._path]
         others.sort(key=lambda other: other[0].st_mtime)
         total = size + sum(stat.st_size for stat, _ in others)
@@ -141,11 +151,9 @@ class Keeper:
         if not self._path.is_file():
             return None
         try:
-            with safetensors.safe_open(self._path, "pt") as file:
-                header = file.metadata() or {}
-            if header.get(KEY) != self._key:
+            if _header(self._path).get(KEY) != self._key:
                 return None
-            found = load_file(self._path)
+            header, found = _header(self._path), load(self._path.read_bytes())  # a mapped file could not be replaced
             sums = sorted((int(name.removeprefix("sums.")), each) for name, each in found.items() if "sums." in name)
             return State(
                 int(header["step"]),
@@ -156,3 +164,21 @@ class Keeper:
         except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
             logging.warning(f"LIVEditor: {self._path} cannot be read ({error}); the edit begins anew.")
             return None
+
+    def _look_for_other_seeds(self):
+        """The canvas changes seeds by itself after every run, and nobody means to lose hours by that."""
+        for file in self._folder.glob(f"*{SUFFIX}"):
+            with contextlib.suppress(OSError, safetensors.SafetensorError):
+                header = _header(file)
+                if header.get(ANY_SEED) == self._any_seed:
+                    line = (
+                        f"an edit that differs in its seed alone was stopped at step {int(header['step']) + 1}: set "
+                        f"seed to {header['seed']} and control after generate to fixed to go on with it"
+                    )
+                    logging.warning(f"LIVEditor: {line}.")
+                    self._say(line)
+
+
+def _header(path):
+    with safetensors.safe_open(path, "pt") as file:
+        return file.metadata() or {}

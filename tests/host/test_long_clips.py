@@ -329,6 +329,24 @@ def test_a_state_of_other_settings_is_not_taken(run, tiny_model, keeping, other)
     assert number_of_calls(run, tiny_model, keeping) < 3 * STEPS  # its own is still there
 
 
+def test_a_run_with_another_seed_is_told_of_the_one_that_was_stopped(run, tiny_model, keeping):
+    with pytest.raises(InterruptProcessingException):
+        run(model=Calls(tiny_model, stop_after=4).model, keeping=keeping, seed=7)
+    words = "was stopped at step 2: set seed to 7 and control after generate to fixed"
+    assert words in run(keeping=keeping, seed=8)[1]
+    assert words not in run(keeping=keeping, seed=8, cfg=3.0)[1]
+
+
+def test_what_a_killed_process_left_half_written_is_removed(run, tiny_model, keeping):
+    keeping.folder.mkdir()
+    stale, fresh = keeping.folder / "a.1.part", keeping.folder / "b.2.part"
+    for file in (stale, fresh):
+        file.write_bytes(b"half")
+    os.utime(stale, (1, 1))
+    run(model=Quick(tiny_model).model, keeping=keeping)
+    assert not stale.exists() and fresh.exists()
+
+
 def test_a_state_of_another_instruction_source_or_graph_is_not_taken(run, tiny_model, keeping, texts, source):
     stopped(run, tiny_model, keeping)
     every = 3 * STEPS
