@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))  # befo
 import comfy_library  # noqa: F401  (before anything of ComfyUI)
 import host
 import torch
-from joins import HEAD, borders_of, joins, recognised
+from joins import HEAD, borders_of, decibels_of, joins, recognised
 from long_edits import WINDOW, Done, frames, prompt, run
 from minute import RATE, source_frames, write_minute
 from process_memory import MemoryOf
@@ -69,7 +69,7 @@ def minute(file, seconds):
         for start in range(0, len(source) - SHORT, len(source) // 15):
             part = {"max_frames": SHORT, "start": start / RATE}
             path = run(server.client, prompt(server.client, file, words, part)).video
-            short.append(joins(frames(path), source[start : start + SHORT], "invert", [8]).decibels)
+            short.append(decibels_of(frames(path), source[start : start + SHORT], "invert"))
     print(f"short clips of {SHORT} frames: {statistics.mean(short):.2f} dB over {len(short)}")
 
 
@@ -221,7 +221,7 @@ def methods(file, seconds):
         for first in range(0, count - SHORT + 1, SHORT):
             clip = nano.source(path, start + first / RATE, frames=SHORT)
             edited = nano.frames_of(nano.edit(model, clip, HELD_OUT[edit_name][0]), clip)
-            short.append(joins(edited, pixels[first : first + SHORT], edit_name, [8]).decibels)
+            short.append(decibels_of(edited, pixels[first : first + SHORT], edit_name))
         print(f"| short clips of {SHORT} frames | {edit_name} | {statistics.mean(short):.2f} |", flush=True)
 
 

@@ -217,7 +217,7 @@ def test_a_long_edit_is_as_good_as_short_ones_and_has_no_seams(client, long_clip
         asked["encode"]["inputs"]["start"] = start
         edited = long_edits.frames(long_edits.run(client, asked).video)
         at = round(start * minute.RATE) - 200
-        short.append(joins.joins(edited, source[at : at + FRAMES], name, [8]).decibels)
+        short.append(joins.decibels_of(edited, source[at : at + FRAMES], name))
     assert found.decibels > statistics.mean(short) - 1
     assert found.at_borders > -1.5
     assert found.change < 1.2

@@ -1,4 +1,9 @@
-"""How well the windows of a long edit join: against the exact edit, at their borders and elsewhere."""
+"""How well the windows of a long edit join: against the exact edit, at their borders and elsewhere.
+
+Every latent frame stands for four frames of the film, and from one to the next any edit steps a little more than from
+frame to frame within. Windows begin and end there; so their borders are compared with the other frames at which a
+latent frame begins, and with all others besides.
+"""
 
 import statistics
 import sys
@@ -22,19 +27,20 @@ class Joins(NamedTuple):
     decibels: float  # mean over frames of the PSNR to the exact edit
     at_borders: float  # median over the frames next to borders, less the median over all
     worst_at_borders: float  # their tenth percentile, less that of all
-    change: float  # of a frame to the next at borders, relative to the exact edit's, in parts of elsewhere
+    change: float  # from frame to frame at borders, relative to the exact edit's, in parts of that where others begin
+    change_of_all: float  # the same in parts of that of all other frames
     colour: float  # by how many of 255 levels the mean colour errs otherwise than in the frame before, at borders
-    colour_elsewhere: float
+    colour_elsewhere: float  # where other latent frames begin
 
     def row(self):
         """For a table in Markdown."""
         return (
-            f"{self.decibels:.2f} | {self.at_borders:+.2f} | {self.worst_at_borders:+.2f} | {self.change:.2f} | "
-            f"{self.colour:.2f} / {self.colour_elsewhere:.2f}"
+            f"{self.decibels:.2f} | {self.at_borders:+.2f} | {self.worst_at_borders:+.2f} | {self.change:.2f} "
+            f"({self.change_of_all:.2f}) | {self.colour:.2f} / {self.colour_elsewhere:.2f}"
         )
 
 
-HEAD = "dB | at borders | worst tenth | change | colour step\n|---|---|---|---|---|---|"
+HEAD = "dB | at borders | worst tenth | change (of all) | colour step\n|---|---|---|---|---|---|"
 
 
 def joins(edited, source, edit, borders):
@@ -49,24 +55,34 @@ def joins(edited, source, edit, borders):
     exact = EDITS[edit](source)
     decibels = psnr_of_each(edited, exact)
     change, wanted = _changes(edited), _changes(exact)
-    relative = change / wanted.clamp_min(1e-4)
     colour = _changes_of(255 * (edited - exact).mean((2, 3)))
     steps = {i - 1 for i in borders if 0 < i < len(edited)}
     still = {i for i in range(len(wanted)) if wanted[i] < CUT}
-    at, elsewhere = sorted(steps & still), sorted(still - steps)
+    begins = {i for i in still if i % FRAMES_PER_LATENT == 0}  # the step to frame 4n + 1
+    at, elsewhere = sorted(steps & still), sorted(begins - steps)
     near = sorted({j for i in borders for j in (i - 1, i, i + 1, i + 2) if 0 <= j < len(edited)})
 
     def mean(values, where):
         return statistics.mean(values[i].item() for i in where)
 
+    def relative(where):
+        return mean(change, where) / mean(wanted, where)
+
     return Joins(
         decibels.mean().item(),
         (decibels[near].median() - decibels.median()).item(),
         (decibels[near].quantile(0.1) - decibels.quantile(0.1)).item(),
-        mean(relative, at) / mean(relative, elsewhere),
+        relative(at) / relative(elsewhere),
+        relative(at) / relative(sorted(still - steps)),
         mean(colour, at),
         mean(colour, elsewhere),
     )
+
+
+def decibels_of(edited, source, edit):
+    """Mean over frames of the PSNR to the exact edit."""
+    edited, source = (_floats(frames) for frames in (edited, source))
+    return psnr_of_each(edited, EDITS[edit](source)).mean().item()
 
 
 def borders_of(spans):
