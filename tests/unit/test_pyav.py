@@ -2,60 +2,85 @@
 
 import io
 from fractions import Fraction
-from types import SimpleNamespace
 
 import av
-import numpy as np
+import newer_pyav
 import pytest
+from footage import Clip, Sound, steady, write
+from footage_pictures import read_number
 
 from liveditor.liveditor_core.footage import pyav
+from liveditor.liveditor_core.footage.copied_sound import CopiedSound
 from liveditor.liveditor_core.footage.file_clip import FileClip
+from liveditor.liveditor_core.footage.shots import shots_of_file
+from liveditor.liveditor_core.footage.writer import VideoForm, write_video
 
-TITLE, LATIN = "Koeln am Rhein", "K\N{LATIN SMALL LETTER O WITH DIAERESIS}ln  am Rhein".encode("latin-1")
-
-
-def write(path, **metadata):
-    with av.open(str(path), "w") as out:
-        out.metadata.update(metadata)
-        video = out.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        for _ in range(5):
-            out.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
-        out.mux(video.encode(None))
-    return str(path)
+FAR = Fraction(11, 2)  # seconds; reached by seeking
 
 
-def test_files_open_with_the_arguments_that_every_version_knows(tmp_path, monkeypatch):
-    path, really_open = write(tmp_path / "clip.mkv"), av.open
+def found_in(path, copy):
+    """Everything that is read of a file, once directly and once after its sound was copied into another one."""
+    clip = FileClip(str(path))
+    times = [Fraction(0), FAR]
+    numbers = [read_number(frame.numpy()) for frame in clip.frames_at(times)]
+    sound = clip.sound.read(FAR, Fraction(1, 2))["waveform"]
+    form = VideoForm(clip.width, clip.height, clip.rate, clip.colours, False, clip.pixel_aspect)
+    assert CopiedSound(clip).fits(copy.suffix[1:])
+    write_video(str(copy), form, clip.frames_at([Fraction(i, 25) for i in range(5)]), CopiedSound(clip))
+    again = FileClip(str(copy))
+    return (
+        [*clip.notes, clip.rate, clip.pixel_aspect, clip.length(), clip.header_length, numbers, sound.tolist()],
+        [*again.notes, again.rate, again.length(), again.sound.read(FAR, Fraction(1, 2))["waveform"].tolist()],
+        shots_of_file(str(path), FAR, 1, clip.check),
+    )
 
-    def refusing(file, mode=None, format=None, options=None):
-        return really_open(file, mode, format, options)
 
-    monkeypatch.setattr(av, "open", refusing)
-    assert FileClip(path).rate == 25
+@pytest.mark.parametrize(
+    "clip",
+    [
+        Clip(stamps=steady(25, 160), sounds=(Sound("aac"),), key_every=25, b_frames=2, pixel_aspect=Fraction(4, 3)),
+        Clip("mkv", stamps=steady(25, 160), sounds=(Sound("aac", start=-0.2),), offset=3, key_every=25),
+    ],
+    ids=lambda clip: clip.container,
+)
+def test_all_is_the_same_with_pyav_19(tmp_path, monkeypatch, clip):
+    path = write(clip, tmp_path / f"clip.{clip.container}")
+    expected = found_in(path, tmp_path / f"before.{clip.container}")
+    monkeypatch.setattr(av, "open", newer_pyav.opener())
+    assert found_in(path, tmp_path / f"after.{clip.container}") == expected
+
+
+TITLE, NOT_UTF_8 = b"Koeln am Rhein", b"K\xf6ln  am Rhein"
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_metadata_that_is_not_utf_8(tmp_path, in_memory):
-    path = tmp_path / "clip.mkv"
-    write(path, title=TITLE)
-    content = path.read_bytes()
-    assert content.count(TITLE.encode()) == 1 and len(LATIN) == len(TITLE)
-    path.write_bytes(content.replace(TITLE.encode(), LATIN))
+    """Of the file, and of the sound that is copied."""
+    path = write(Clip("mkv", sounds=(Sound("aac"),)), tmp_path / "clip.mkv")
+    with av.open(str(path)) as source, av.open(str(tmp_path / "titled.mkv"), "w") as out:
+        out.metadata["title"] = TITLE.decode()
+        streams = [out.add_stream_from_template(stream) for stream in source.streams]
+        streams[1].metadata["language"] = "deu"
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    content = (tmp_path / "titled.mkv").read_bytes()
+    assert content.count(TITLE) == content.count(b"deu") == 1
+    path.write_bytes(content.replace(TITLE, NOT_UTF_8).replace(b"deu", b"d\xf6u"))
     clip = FileClip(io.BytesIO(path.read_bytes()) if in_memory else str(path))
-    assert len(list(clip.pictures(Fraction(0)))) == 5
+    assert len(list(clip.pictures(Fraction(0)))) == 25
+    form = VideoForm(clip.width, clip.height, clip.rate, clip.colours, False, clip.pixel_aspect)
+    for container in ("mkv", "mp4"):
+        written = tmp_path / f"written.{container}"
+        write_video(str(written), form, clip.frames_at([Fraction(i, 25) for i in range(25)]), CopiedSound(clip))
+        assert FileClip(str(written)).sound.rate == 48000
 
 
 @pytest.mark.parametrize(
     "numerator, denominator, expected", [(30000, 1001, Fraction(30000, 1001)), (0, 1, None), (1, 0, None), (0, 0, None)]
 )
 def test_rationals(numerator, denominator, expected):
-    """Those of PyAV 19 are no Fractions, and never None."""
-
-    class Rational(SimpleNamespace):
-        def __bool__(self):
-            return bool(self.numerator and self.denominator)
-
-    found = pyav.rational(Rational(numerator=numerator, denominator=denominator))
+    found = pyav.rational(newer_pyav.Rational(numerator=numerator, denominator=denominator))
     assert found == expected and type(found) is type(expected)
     assert pyav.rational(expected) == expected
