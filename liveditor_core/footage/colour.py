@@ -58,8 +58,11 @@ def colours_of(frame, told=(UNSPECIFIED, UNSPECIFIED)) -> Colours:
         )
     )
     # The converter shifts levels up to 16 bits, it does not stretch them: white ends at 255 * 256, as the host has it.
-    full = frame.color_range == FULL_RANGE or frame.format.name.startswith(("yuvj", "gray"))
-    return Colours(int(matrix), int(primaries), int(transfer), _top(bit_depth(frame) if full else 8))
+    return Colours(int(matrix), int(primaries), int(transfer), _top(bit_depth(frame) if _is_full(frame) else 8))
+
+
+def _is_full(frame):
+    return frame.color_range == FULL_RANGE or frame.format.name.startswith(("yuvj", "gray"))
 
 
 def _top(bits):
@@ -110,7 +113,10 @@ def to_rgb(frame, colours: Colours) -> torch.Tensor:
         picture = torch.from_numpy(frame.reformat(format=name).to_ndarray().astype(np.float32)).mul_(1 / top)
     else:
         frame.colorspace = colours.matrix
-        picture = _planes(frame.reformat(format="gbrap16le" if alpha else "gbrp16le"))
+        # PyAV 16 does not read the tags, and does what it is told only where source and target differ.
+        told = {"src_colorspace": colours.matrix, "dst_colorspace": "DEFAULT"}
+        told["src_color_range"] = FULL_RANGE if _is_full(frame) else LIMITED_RANGE
+        picture = _planes(frame.reformat(format="gbrap16le" if alpha else "gbrp16le", **told))
         if alpha:
             picture[..., 3] = (picture[..., 3] / _top(bits)).clamp_(0, 1)
     if colours.transfer in hdr.TRANSFERS:

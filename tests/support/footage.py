@@ -234,7 +234,9 @@ def _set_up(context, clip):
 
 
 def _tag(context_or_frame, colours):
-    context_or_frame.colorspace, context_or_frame.color_primaries, context_or_frame.color_trc = colours.tags
+    context_or_frame.colorspace, primaries, transfer = colours.tags
+    if hasattr(context_or_frame, "color_primaries"):  # frames of PyAV 16 have none
+        context_or_frame.color_primaries, context_or_frame.color_trc = primaries, transfer
     if colours.says_range:
         context_or_frame.color_range = 2 if colours.full else 1
 

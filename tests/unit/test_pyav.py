@@ -6,10 +6,13 @@ from fractions import Fraction
 import av
 import newer_pyav
 import pytest
+import torch
+from av.video.reformatter import Colorspace
 from footage import Clip, Sound, steady, write
-from footage_pictures import read_number
+from footage_pictures import BT601, BT709, HLG, UNTAGGED_709, flat, read_number
 
 from liveditor.liveditor_core.footage import pyav
+from liveditor.liveditor_core.footage.colour import FULL_RANGE, UNSPECIFIED
 from liveditor.liveditor_core.footage.copied_sound import CopiedSound
 from liveditor.liveditor_core.footage.file_clip import FileClip
 from liveditor.liveditor_core.footage.shots import shots_of_file
@@ -48,6 +51,38 @@ def test_all_is_the_same_with_pyav_19(tmp_path, monkeypatch, clip):
     expected = found_in(path, tmp_path / f"before.{clip.container}")
     monkeypatch.setattr(av, "open", newer_pyav.opener())
     assert found_in(path, tmp_path / f"after.{clip.container}") == expected
+
+
+class Untagged:
+    """A frame as PyAV 16 converts it: by what it is told where that differs from the target, never by its tags."""
+
+    def __init__(self, frame):
+        self._frame = frame
+
+    def __getattr__(self, name):
+        return getattr(self._frame, name)
+
+    def reformat(self, src_colorspace=None, dst_colorspace=None, src_color_range=None, **options):
+        frame, target = self._frame, Colorspace[dst_colorspace].value if dst_colorspace else src_colorspace
+        tags = frame.colorspace, frame.color_range
+        heeded = (src_colorspace, src_color_range == FULL_RANGE) != (target, False)
+        frame.colorspace, frame.color_range = (src_colorspace, src_color_range) if heeded else (UNSPECIFIED, 0)
+        try:
+            return frame.reformat(**options)
+        finally:
+            frame.colorspace, frame.color_range = tags
+
+
+@pytest.mark.parametrize("colours", [BT601, BT709, BT709._replace(full=True), HLG, UNTAGGED_709])
+def test_colours_whatever_a_conversion_reads(tmp_path, colours):
+    size = (128, 720) if colours is UNTAGGED_709 else (96, 64)
+    shot = Clip("mkv", size=size, stamps=steady(25, 2), colours=colours, background=flat(220, 40, 40), numbered=False)
+    clip = FileClip(str(write(shot, tmp_path / "clip.mkv")))
+    picture = next(clip.pictures(Fraction(0)))
+    expected = clip.rgb(picture)
+    assert torch.equal(clip.rgb(picture._replace(frame=Untagged(picture.frame))), expected)
+    if colours is not HLG:
+        assert (expected.mean((0, 1)) * 255 - torch.tensor([220, 40, 40])).abs().max() < 2.5
 
 
 TITLE, NOT_UTF_8 = b"Koeln am Rhein", b"K\xf6ln  am Rhein"
