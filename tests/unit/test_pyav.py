@@ -63,14 +63,16 @@ class Untagged:
         return getattr(self._frame, name)
 
     def reformat(self, src_colorspace=None, dst_colorspace=None, src_color_range=None, **options):
-        frame, target = self._frame, Colorspace[dst_colorspace].value if dst_colorspace else src_colorspace
-        tags = frame.colorspace, frame.color_range
-        heeded = (src_colorspace, src_color_range == FULL_RANGE) != (target, False)
-        frame.colorspace, frame.color_range = (src_colorspace, src_color_range) if heeded else (UNSPECIFIED, 0)
+        target = Colorspace[dst_colorspace].value if dst_colorspace else src_colorspace
+        if (src_colorspace, src_color_range == FULL_RANGE) != (target, False):
+            told = {"src_colorspace": src_colorspace, "src_color_range": src_color_range}
+            return self._frame.reformat(**told, dst_colorspace=dst_colorspace, **options)
+        tags = self._frame.colorspace, self._frame.color_range
+        self._frame.colorspace, self._frame.color_range = UNSPECIFIED, 0
         try:
-            return frame.reformat(**options)
+            return self._frame.reformat(**options)
         finally:
-            frame.colorspace, frame.color_range = tags
+            self._frame.colorspace, self._frame.color_range = tags
 
 
 @pytest.mark.parametrize("colours", [BT601, BT709, BT709._replace(full=True), HLG, UNTAGGED_709])
