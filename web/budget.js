@@ -1,4 +1,5 @@
-// What the settings of sparse attention leave to compute: the same counts as liveditor_core/config.py, for the canvas.
+// What the settings of sparse attention leave to compute, and windows: the same counts as
+// liveditor_core/attention/config.py and liveditor_core/sampling/windows.py, for the canvas.
 
 const BLOCK = 64;
 const LARGEST_OF = { "auto 540p": [960, 544], "auto 480p": [832, 480], "auto small model": [256, 112] };
@@ -17,9 +18,29 @@ export const PRESETS = {
   Finest: { sar: 0.125, srr: 0.25, flat_ratio: 0.75 },
 };
 
-/** Tokens of one stream. `frames` is padded to 4n + 1, as the VAE wants it. */
+const TRAINED = { window: 81, overlap: 16, frames: 81 };
+
+/**
+ * The windows in which a clip is sampled: how many, and the frames of the longest. Where the sampler would refuse the
+ * overlap, the whole clip.
+ */
+export function windowsOf(frames, { window, overlap } = TRAINED) {
+  const clip = latentFrames(frames), most = Math.floor((window - 1) / 4) + 1, shared = Math.ceil(overlap / 4);
+  if (clip <= most || most - 1 - shared < 1) return { count: 1, frames };
+  const longest = (count) => Math.ceil((clip + (count - 1) * (shared + 1)) / count); // with a first frame of its own
+  let count = 2;
+  while (longest(count) > most) count++;
+  return { count, frames: 4 * (longest(count) - 1) + 1 };
+}
+
+/** `frames` are padded to 4n + 1, as the VAE wants it. */
+function latentFrames(frames) {
+  return Math.ceil((frames - 1) / 4) + 1;
+}
+
+/** Tokens of one stream. */
 export function targetTokens({ width, height, frames }) {
-  return (Math.ceil((frames - 1) / 4) + 1) * Math.ceil(width / 16) * Math.ceil(height / 16);
+  return latentFrames(frames) * Math.ceil(width / 16) * Math.ceil(height / 16);
 }
 
 /** Share of dense attention's multiply-adds that is left, for as many source as target tokens. */
@@ -41,10 +62,11 @@ export function speedUp(fraction, target) {
 }
 
 /**
- * The size that an Encode Source Video node asks for; of automatic sizes the wide one, of all frames the trained
- * number.
+ * The size that an Encode Source Video node asks for; of automatic sizes the wide one.
+ *
+ * @param length frames of the whole clip, for where all of them are edited; the trained number where it is not known.
  */
-export function sizeOf(values) {
+export function sizeOf(values, length) {
   const [width, height] = LARGEST_OF[values?.size] ?? [values?.width ?? 960, values?.height ?? 544];
-  return { width, height, frames: values?.max_frames || 81 };
+  return { width, height, frames: values?.max_frames || length || TRAINED.frames };
 }

@@ -1,6 +1,12 @@
 // What nodes on the canvas say of the edit, and how they show what is not ComfyUI's own.
 
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+
+const SETTLED = 3; // refreshes for which a part stays as it is before the server is asked
+const TRAINED_FPS = 16;
+const LOADER = "LoadVideo"; // the node whose choice the server can find; others may have changed the video
+const AT_WORK = 0; // neither muted nor bypassed
 
 export function values(node) {
   return Object.fromEntries((node?.widgets ?? []).map((widget) => [widget.name, widget.value]));
@@ -20,6 +26,75 @@ export function encoder(node) {
   if (source) return source;
   const all = (node.graph?.nodes ?? []).filter((other) => other.comfyClass === "EncodeSourceVideo");
   return all.length === 1 ? all[0] : undefined;
+}
+
+/** The LIVEdit Sampler that counts for a node: the one that its MODEL leads to, else the only one of the graph. */
+export function sampler(node) {
+  const all = (node.graph?.nodes ?? []).filter((other) => other.comfyClass === "LIVEditSampler");
+  const seen = new Set([node]);
+  for (const from of seen) { // grows on the way
+    const model = from.outputs?.findIndex((output) => ["MODEL", "*"].includes(output.type)) ?? -1;
+    for (const next of (model < 0 ? null : from.getOutputNodes(model)) ?? []) seen.add(next);
+  }
+  const led = all.filter((each) => seen.has(each));
+  return led.find((each) => each.mode === AT_WORK) ?? led[0] ?? (all.length === 1 ? all[0] : undefined);
+}
+
+/** The file that is edited and the part of it, as the nodes before say; null where that is not known. */
+export function partOf(node) {
+  const encode = encoder(node);
+  const loader = encode?.comfyClass === "EncodeSourceVideo" ? connected(encode, "video") : null;
+  if (loader?.comfyClass !== LOADER) return null;
+  const widget = loader.widgets?.find(({ name }) => name === "file");
+  const known = widget?.options?.values; // a template may name a file that is not there
+  const isThere = !Array.isArray(known) || known.includes(widget.value) || /\[(output|temp)\]$/.test(widget.value);
+  if (!widget?.value || !isThere) return null;
+  const { start, max_frames, fps } = values(encode);
+  return { file: widget.value, start, frames: max_frames, atSourceRate: !String(fps).startsWith(TRAINED_FPS) };
+}
+
+/** What the server says of a clip: {length, start, fps, shots} in seconds, or {error}. */
+export async function askClip(query, signal) {
+  const answer = await api.fetchApi(`/liveditor/shots?${new URLSearchParams(query)}`, { signal });
+  return await answer.json();
+}
+
+/** Of a part and what the server says of its clip: frames per second of the edit, and its seconds. */
+export function extent({ frames, atSourceRate }, clip) {
+  const rest = clip.length - clip.start, fps = atSourceRate ? clip.fps : TRAINED_FPS;
+  return { fps, length: frames ? Math.min(frames / fps, rest) : rest };
+}
+
+/**
+ * Follows the part that a node edits.
+ *
+ * @param look called with a part that has settled, a signal that it is another now, and a function to tell what is
+ *     known of it.
+ * @returns refresh, which gives what was told last, of the part before until something is told of a new one; and stop.
+ */
+export function follow(node, look) {
+  let wanted = null, settled = 0, asking = new AbortController(), found = null;
+  return {
+    refresh() {
+      const part = partOf(node), key = part && JSON.stringify(part);
+      if (key !== wanted) {
+        this.stop();
+        wanted = key;
+        if (!part) found = null;
+      }
+      if (part && ++settled === SETTLED) {
+        const { signal } = asking;
+        look(part, signal, (news) => found = signal.aborted ? found : news);
+      }
+      return found;
+    },
+    stop() {
+      asking.abort();
+      asking = new AbortController();
+      wanted = null;
+      settled = 0;
+    },
+  };
 }
 
 /**

@@ -2,8 +2,8 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { denseFraction, PRESETS, sizeOf, speedUp, targetTokens } from "./budget.js";
-import { encoder, keepInPlace, values } from "./graph.js";
+import { denseFraction, PRESETS, sizeOf, speedUp, targetTokens, windowsOf } from "./budget.js";
+import { askClip, encoder, extent, follow, keepInPlace, sampler, values } from "./graph.js";
 import { inLanguage } from "./words.js";
 
 const CUSTOM = "custom";
@@ -19,6 +19,8 @@ const WORDS = {
     cannot: (backend) => `, but ${backend} cannot run here`,
     dense: () => "dense: nothing is left out",
     at: (size, tokens) => `at ${size.width}x${size.height}, ${size.frames} frames: ${tokens} tokens`,
+    each: (size, tokens, count) =>
+      `at ${size.width}x${size.height}, ${count} windows of ${size.frames} frames: ${tokens} tokens each`,
   },
   zh: {
     preset: "预设",
@@ -29,6 +31,8 @@ const WORDS = {
     cannot: (backend) => `，但 ${backend} 无法在此运行`,
     dense: () => "稠密：计算全部注意力",
     at: (size, tokens) => `${size.width}x${size.height}，${size.frames} 帧：${tokens} 个 token`,
+    each: (size, tokens, count) =>
+      `${size.width}x${size.height}，${count} 个窗口，每个 ${size.frames} 帧、${tokens} 个 token`,
   },
 };
 
@@ -62,6 +66,20 @@ function budget(say, settings, speed, target) {
   return say.left(percent) + (times < 1.05 ? say.noFaster() : say.faster(times.toFixed(1), speed.measured));
 }
 
+/** How many frames the part has that a node edits, where all of them to the end of the clip are edited. */
+function lengthOf(node) {
+  return follow(node, async (part, signal, tell) => {
+    if (part.frames) return tell(null);
+    try {
+      const clip = await askClip({ file: part.file, start: part.start, seconds: 0 }, signal);
+      const { fps, length } = extent(part, clip);
+      tell(length > 0 ? Math.max(1, Math.round(length * fps)) : null);
+    } catch {
+      tell(null); // no server, or none that knows of clips
+    }
+  });
+}
+
 app.registerExtension({
   name: "liveditor.SparseAttentionSettings",
   nodeCreated(node) {
@@ -90,15 +108,19 @@ app.registerExtension({
       const answer = await api.fetchApi(`/liveditor/attention?backend=${backend}`);
       if (answer.ok) speeds[backend] = await answer.json();
     };
+    const clip = lengthOf(node);
     const refresh = () => {
       keepInPlace(node, text);
-      const settings = values(node);
-      const size = sizeOf(values(encoder(node)));
+      const settings = values(node), sampling = sampler(node);
+      const whole = sizeOf(values(encoder(node)), clip.refresh());
+      const { count, frames } = windowsOf(whole.frames, sampling && values(sampling));
+      const size = { ...whole, frames };
       const target = targetTokens(size);
       const say = inLanguage(WORDS);
       if (!(settings.backend in speeds)) ask(settings.backend);
       const first = budget(say, settings, speeds[settings.backend], target);
-      const line = `${first}\n${say.at(size, (2 * target).toLocaleString("en"))}`;
+      const second = count > 1 ? say.each : say.at;
+      const line = `${first}\n${second(size, (2 * target).toLocaleString("en"), count)}`;
       if (text.textContent !== line) text.textContent = line;
       const name = presetOf(settings);
       if (preset.value !== name) {
@@ -119,6 +141,7 @@ app.registerExtension({
     };
     node.onRemoved = function () {
       clearInterval(timer);
+      clip.stop();
       return onRemoved?.apply(this, arguments);
     };
   },

@@ -1,18 +1,14 @@
 // On LIVEdit Timeline: a bar that follows the text, and changes it.
 
-import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { connected, encoder, keepInPlace, values } from "./graph.js";
+import { askClip, extent, follow, keepInPlace } from "./graph.js";
 import { HEIGHT, timelineBar } from "./timeline_bar.js";
 import { readTimeline, withLineAt, withTime } from "./timeline_text.js";
 import { inLanguage } from "./words.js";
 
 const REFRESH = 100; // milliseconds; the only way that sees typing, dragging, loading, undo and other nodes alike
-const SETTLED = 3; // refreshes for which the part stays as it is before the server is asked
 const WIDTH = 420;
 const TEXT = 60; // pixels that the text gets beyond its least
-const TRAINED_FPS = 16;
-const LOADER = "LoadVideo"; // the node whose choice the server can find; others may have changed the video
 const BEYOND = 1.25; // of the last line's time, where the length of the edit is not known
 const SHORTEST = 2; // seconds of a bar whose length is not known
 const WORDS = {
@@ -52,65 +48,22 @@ const WORDS = {
   },
 };
 
-/** The file that is edited and the part of it, as the nodes before say; null where that is not known. */
-function partOf(node) {
-  const encode = encoder(node);
-  const loader = encode?.comfyClass === "EncodeSourceVideo" ? connected(encode, "video") : null;
-  if (loader?.comfyClass !== LOADER) return null;
-  const widget = loader.widgets?.find(({ name }) => name === "file");
-  const known = widget?.options?.values; // a template may name a file that is not there
-  const isThere = !Array.isArray(known) || known.includes(widget.value) || /\[(output|temp)\]$/.test(widget.value);
-  if (!widget?.value || !isThere) return null;
-  const { start, max_frames, fps } = values(encode);
-  return { file: widget.value, start, frames: max_frames, atSourceRate: !String(fps).startsWith(TRAINED_FPS) };
-}
-
-async function ask(query, signal) {
-  const answer = await api.fetchApi(`/liveditor/shots?${new URLSearchParams(query)}`, { signal });
-  return await answer.json();
-}
-
-/**
- * What the server knows of the part that a node edits, as far as it has answered: {length, shots, looking}, or
- * {problem}. While it is asked anew, what it said of the part before.
- */
+/** The length of the part that a node edits and where its shots begin: {length, shots, looking}, or {problem}. */
 function shotsOf(node) {
-  let wanted = null, settled = 0, asking = new AbortController(), found = null;
-
-  async function look({ file, start, frames, atSourceRate }, { signal }) {
-    const tell = (news) => found = signal.aborted ? found : news;
+  return follow(node, async (part, signal, tell) => {
+    const { file, start } = part;
     try {
-      const clip = await ask({ file, start, seconds: 0 }, signal); // at once; looking for shots takes longer
+      const clip = await askClip({ file, start, seconds: 0 }, signal); // at once; looking for shots takes longer
       if (clip.error) return tell({ problem: clip.error });
-      const rest = clip.length - clip.start;
-      const length = frames ? Math.min(frames / (atSourceRate ? clip.fps : TRAINED_FPS), rest) : rest;
+      const { length } = extent(part, clip);
       if (length <= 0) return tell(null);
       tell({ length, shots: [], looking: true });
-      const seen = await ask({ file, start, seconds: length }, signal);
+      const seen = await askClip({ file, start, seconds: length }, signal);
       tell({ length, shots: (seen.shots ?? []).map((time) => time - clip.start) });
     } catch {
       tell(null); // no server, or none that knows of shots
     }
-  }
-
-  return {
-    refresh() {
-      const part = partOf(node), key = part && JSON.stringify(part);
-      if (key !== wanted) {
-        this.stop();
-        wanted = key;
-        if (!part) found = null;
-      }
-      if (part && ++settled === SETTLED) look(part, asking);
-      return found;
-    },
-    stop() {
-      asking.abort();
-      asking = new AbortController();
-      wanted = null;
-      settled = 0;
-    },
-  };
+  });
 }
 
 app.registerExtension({

@@ -9,6 +9,8 @@ from canvas import RENDERERS, bring_into_view, open_workflow, renderer, set_sett
 
 from liveditor.liveditor_core.attention.config import SparseAttentionConfig
 from liveditor.liveditor_core.attention.token_layout import TokenLayout
+from liveditor.liveditor_core.footage.timing import padded_frame_count
+from liveditor.liveditor_core.sampling.windows import WindowSize, plan_windows
 
 WORKFLOW = host.PACK / "workflows" / "liveditor_edit.json"
 NODE = "app.graph.nodes.find(n => n.type === 'SparseAttentionSettings')"
@@ -73,6 +75,73 @@ def test_the_size_of_the_connected_source_counts(settings_node):
         "=== 'max_frames'); w.value = 33; }"
     )
     assert "960x544, 33 frames: 36,720 tokens" in readout(page, "36,720")
+
+
+def set_widgets_of(page, node_type, **widgets):
+    page.evaluate(
+        """([type, widgets]) => { for (const node of app.graph.nodes.filter(n => n.type === type))
+            for (const widget of node.widgets) if (widget.name in widgets) widget.value = widgets[widget.name]; }""",
+        [node_type, widgets],
+    )
+
+
+def test_one_window_of_a_long_clip_counts(settings_node):
+    page = settings_node
+    set_widgets_of(page, "EncodeSourceVideo", max_frames=321)
+    line = "at 960x544, 5 windows of 81 frames: 85,680 tokens each"
+    assert readout(page, line).startswith("30.3 % of dense attention\n")
+    set_widgets_of(page, "LIVEditSampler", window=33, overlap=8)
+    assert "13 windows of 33 frames: 36,720 tokens each" in readout(page, "13 windows")
+
+
+def test_all_of_a_clip_is_as_long_as_the_server_says(settings_node):
+    page = settings_node
+    set_widgets_of(page, "LoadVideo", file="bikes.mp4")  # ten seconds
+    set_widgets_of(page, "EncodeSourceVideo", max_frames=0)
+    assert "3 windows of 65 frames" in readout(page, "3 windows")
+    set_widgets_of(page, "EncodeSourceVideo", start=6.0)
+    assert "at 960x544, 64 frames:" in readout(page, "64 frames")
+    set_widgets_of(page, "EncodeSourceVideo", fps="as the source")  # 25
+    assert "2 windows of 61 frames" in readout(page, "2 windows")
+    set_widgets_of(page, "LoadVideo", file="nowhere.mp4")
+    assert "at 960x544, 81 frames:" in readout(page, "81 frames")
+
+
+def test_the_sampler_that_the_model_leads_to_counts(page):
+    open_workflow(page, WORKFLOW)
+    set_widgets_of(page, "EncodeSourceVideo", max_frames=321)
+    page.evaluate(f"""() => {{ const find = type => app.graph.nodes.find(n => n.type === type);
+        const add = type => {{ const node = LiteGraph.createNode(type); app.graph.add(node); return node; }};
+        const lora = add('LIVEditLoadLoRA'), reroute = add('Reroute'), other = add('LIVEditSampler');
+        {NODE}.connect(0, lora, 0); lora.connect(0, reroute, 0); reroute.connect(0, find('LIVEditSampler'), 0);
+        find('LIVEditSampler').widgets.find(w => w.name === 'window').value = 49;
+        other.widgets.find(w => w.name === 'window').value = 33; }}""")
+    assert "of 49 frames" in readout(page, "of 49 frames")
+    page.evaluate("() => app.graph.nodes.find(n => n.type === 'Reroute').disconnectOutput(0)")
+    assert "5 windows of 81 frames" in readout(page, "5 windows"), "which of two would be a guess"
+    page.evaluate("() => app.graph.remove(app.graph.nodes.filter(n => n.type === 'LIVEditSampler')[0])")
+    assert "of 33 frames" in readout(page, "of 33 frames")
+
+
+def test_the_canvas_counts_windows_as_the_sampler_does(page):
+    cases = [
+        (frames, window, overlap)
+        for frames in (1, 2, 9, 17, 33, 80, 81, 82, 85, 86, 161, 250, 321, 1000, 4801)
+        for window in (9, 12, 17, 33, 81, 83, 121)
+        for overlap in (0, 3, 4, 8, 16, 40, 64)
+        if overlap <= 4 * ((window - 1) // 4 - 1)
+    ]
+    ours = page.evaluate(
+        """async cases => { const budget = await import('/extensions/ComfyUI-LIVEditor/budget.js');
+        return cases.map(([frames, window, overlap]) => budget.windowsOf(frames, {window, overlap})); }""",
+        cases,
+    )
+    assert len(cases) > 400
+    for (frames, *size), found in zip(cases, ours, strict=True):
+        windows = plan_windows(0, (padded_frame_count(frames) - 1) // 4 + 1, WindowSize(*size))
+        longest = 4 * (max(len(window.indices) for window in windows) - 1) + 1
+        expected = {"count": len(windows), "frames": frames if len(windows) == 1 else longest}
+        assert found == expected, (frames, *size)
 
 
 def test_dragging_changes_the_readout(settings_node):
