@@ -7,17 +7,21 @@ import comfy.model_management
 from ..attention.config import SparseAttentionConfig
 from ..attention.plan import compute_left, plan_attention, speed_of
 from ..attention.token_layout import TokenLayout
+from ..footage.timing import FRAMES_PER_LATENT
 from ..model.dense_attention import choose_dense_attention
+from .windows import DEFAULT, plan_windows
 
 
 def settings_report(model, config, latent_size):
-    """In a few lines.
+    """In a few lines, for one window where the clip takes several.
 
     Args:
         latent_size: frames, height, width of the latent.
     """
     frames, height, width = latent_size
-    tokens = frames * -(-height // 2) * -(-width // 2)
+    windows = plan_windows(0, frames, DEFAULT)
+    longest = max(len(window.indices) for window in windows)
+    tokens = longest * -(-height // 2) * -(-width // 2)
     layout = TokenLayout(target=tokens, source=tokens)
     device = comfy.model_management.get_torch_device()
     diffusion_model = model.model.diffusion_model
@@ -31,14 +35,21 @@ def settings_report(model, config, latent_size):
     }
     plan = plan_attention(**where)
     dense = choose_dense_attention(model.model_options["transformer_options"], device, dtype)
+    in_windows = len(windows) > 1
     return "\n".join(
         (
             f"attention: {'dense' if plan.dense_everywhere else plan.backend} on {device}, dense half by {dense.name}",
             *plan.reasons,
             f"compute: {compute_left(**where):.1%} of dense attention",
-            f"tokens: {2 * tokens:,}, half of them the source",
+            f"tokens: {2 * tokens:,}{' in each window' * in_windows}, half of them the source",
+            *([_describe(len(windows), longest)] if in_windows else []),
         )
     )
+
+
+def _describe(windows, longest):
+    frames = FRAMES_PER_LATENT * (longest - 1) + 1
+    return f"windows: {windows} of {frames} frames (LIVEdit Sampler's own settings count)"
 
 
 def speed_here(backend):

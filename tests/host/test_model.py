@@ -425,6 +425,14 @@ def test_settings_report_backend_compute_and_tokens(tiny_model):
     assert "compute: 100.0% of dense" in settings_node(tiny_model, backend="dense")[1]
 
 
+def test_settings_report_says_what_one_window_of_a_long_clip_takes(tiny_model):
+    text = settings_node(tiny_model, source=source_video(torch.zeros(1, 16, 81, 4, 6)))[1]
+    assert "windows: 5 of 81 frames (LIVEdit Sampler's own settings count)" in text
+    assert "tokens: 252 in each window, half of them the source" in text
+    text = settings_node(tiny_model, source=source_video(torch.zeros(1, 16, 21, 4, 6)))[1]
+    assert "windows" not in text and "tokens: 252, half of them the source" in text
+
+
 def test_nan_weights_are_named_after_the_first_step(library, tiny_model_path, conditioning, latent, tmp_path):
     weights = load_file(tiny_model_path)
     weights["blocks.1.ffn.2.weight"][0, 0] = float("nan")
