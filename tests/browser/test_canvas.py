@@ -3,17 +3,39 @@
 They open whole and run on the small model.
 """
 
+import re
+
 import av
 import host
 import numpy as np
 import pytest
-from canvas import RENDERERS, assert_whole, open_workflow, press_run, renderer, replace_old_nodes
+from canvas import (
+    RENDERERS,
+    assert_whole,
+    bring_into_view,
+    open_workflow,
+    press_run,
+    renderer,
+    replace_old_nodes,
+    start_run,
+    wait_for_run,
+)
 
 WORKFLOWS = sorted((host.PACK / "workflows").glob("*.json"))
 DEMO = host.PACK / "workflows" / "liveditor_demo.json"
 # Two steps show that a graph runs; the demo runs as it is. The templates for the 14B get a size for a CPU as well.
 FEWER_STEPS = {"LIVEditSampler": {"steps": 2}, "KSampler": {"steps": 2}}
 SMALL = FEWER_STEPS | {"EncodeSourceVideo": {"size": "custom", "width": 128, "height": 64, "max_frames": 9}}
+TWO_WINDOWS = FEWER_STEPS | {
+    "EncodeSourceVideo": {"max_frames": 49},
+    "LIVEditTimeline": {"timeline": "0:00 make it night\n0:01 invert the colours"},
+}
+SHORTENED = {
+    "liveditor_edit": SMALL,
+    "liveditor_edit_stock_nodes": SMALL,
+    "liveditor_long": TWO_WINDOWS,
+    "liveditor_timeline": TWO_WINDOWS,
+}
 
 
 def set_widgets(page, values):
@@ -32,7 +54,7 @@ def test_template_opens_without_red_nodes_and_runs(page, base, path, drawn_by):
         open_workflow(page, path)
         assert_whole(page, path, drawn_by)
         if path != DEMO:
-            set_widgets(page, SMALL if path.stem.startswith("liveditor_edit") else FEWER_STEPS)
+            set_widgets(page, SHORTENED.get(path.stem, FEWER_STEPS))
         if path.stem == "liveditor_edit_stock_nodes":  # the stock loader knows the text encoder of the 14B only
             page.evaluate("""() => { const find = type => app.graph.nodes.find(n => n.type === type);
                 const load = LiteGraph.createNode('LoadLIVEditor'); app.graph.add(load);
@@ -48,6 +70,39 @@ def test_a_graph_with_the_ids_of_before(page):
     replace_old_nodes(page, DEMO)
     assert_whole(page, DEMO, "canvas")
     assert any("liveditor_compare" in output for output in press_run(page)["outputs"].values())
+
+
+@pytest.mark.parametrize("drawn_by", RENDERERS)
+def test_the_sampler_says_how_far_it_is_until_it_is_done(page, drawn_by):
+    sampler = "app.graph.nodes.find(n => n.type === 'LIVEditSampler')"
+    seed = 100 + list(RENDERERS).index(drawn_by)  # nothing that was computed before
+    with renderer(page, drawn_by):
+        open_workflow(page, host.PACK / "workflows" / "liveditor_long.json")
+        set_widgets(page, TWO_WINDOWS | {"LIVEditSampler": {"steps": 4, "seed": seed}})
+        bring_into_view(page, "LIVEditSampler")
+        size, widgets = page.evaluate(f"() => [[...{sampler}.size], {sampler}.widgets.length]")
+        run = start_run(page)
+        page.get_by_text(re.compile(r"step \d of 4, window [12] of 2, about \d+ s left")).first.wait_for(
+            timeout=120_000
+        )
+        page.wait_for_function(f"n => {sampler}.widgets.length === n", arg=widgets, timeout=120_000)
+        wait_for_run(page, run)
+        page.wait_for_timeout(250)  # drawn again
+        assert page.evaluate(f"() => [...{sampler}.size]") == size
+
+
+@pytest.mark.parametrize("drawn_by", RENDERERS)
+def test_muted_nodes_of_the_long_template_redo_a_part(page, drawn_by):
+    with renderer(page, drawn_by):
+        open_workflow(page, host.PACK / "workflows" / "liveditor_long.json")
+        set_widgets(page, TWO_WINDOWS)
+        page.evaluate("""() => { for (const node of app.graph.nodes.filter(n => n.mode === 2)) {
+            node.mode = 0;
+            const set = (name, value) => { const w = node.widgets.find(w => w.name === name); if (w) w.value = value; };
+            set('redo_from', 0.5); set('redo_to', 1); } }""")
+        outputs = press_run(page)["outputs"]
+        saved = [image["filename"] for output in outputs.values() for image in output.get("images", [])]
+        assert {name.rsplit("_", 2)[0] for name in saved} == {"LIVEditor_long", "LIVEditor_redone"}
 
 
 @pytest.mark.parametrize("drawn_by", RENDERERS)

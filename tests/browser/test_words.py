@@ -13,6 +13,7 @@ WORDS = {
 SHOWN_BY = {
     "LIVEditRecordAttention": "liveditor_inspect",
     "LIVEditInspectAttention": "liveditor_inspect",
+    "LIVEditTimeline": "liveditor_timeline",
 }  # the others are in the demo
 HELP = ".node-help-content"
 

@@ -21,7 +21,7 @@ OWN_NODES = {
 OLD_IDS = ("CompareVideos", "RecordAttention", "InspectAttention")  # ours had the prefix LIVEdit from then on
 OPTIONAL = {
     "EncodeSourceVideo": {"audio", "positive", "negative"},
-    "LIVEditSampler": {"mask"},
+    "LIVEditSampler": {"mask", "earlier"},
     "DecodeVideo": {"mask"},
     "LIVEditTimeline": {"source"},
 }
@@ -99,8 +99,18 @@ def bring_into_view(page, node_type, scale=1.0):
 
 def press_run(page):
     """Press the run button and wait; the history's entry of the prompt."""
+    return wait_for_run(page, start_run(page))
+
+
+def start_run(page):
+    """Press the run button; what `wait_for_run` needs."""
     before = set(page.client.get("history"))
     page.get_by_test_id("queue-button").click()
+    return before
+
+
+def wait_for_run(page, before):
+    """Wait for the run that was started; the history's entry of its prompt."""
     deadline = time.monotonic() + 180
     while not (entries := [entry for key, entry in page.client.get("history").items() if key not in before]):
         assert time.monotonic() < deadline, "the prompt did not finish"
