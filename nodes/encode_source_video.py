@@ -87,8 +87,8 @@ class EncodeSourceVideo(io.ComfyNode):
                     min=0,
                     max=100000,
                     tooltip="Edit at most this many frames, 0 for all. The model was trained on 81 (5 seconds at 16 "
-                    "fps). Memory and time grow with it. Any number works: frames are padded to 4n + 1 for the "
-                    "VAE and cut again afterwards.",
+                    "fps). Time grows with it; longer clips are edited in windows (LIVEdit Sampler). Any number works: "
+                    "frames are padded to 4n + 1 for the VAE and cut again afterwards.",
                 ),
                 io.Float.Input(
                     "image_fps",

@@ -34,14 +34,16 @@ class EditProgress:
             self._show(self._done - 1, x0, x, self._total)
         if self._first is None:
             self._first = now
-        elif self._say is not None and (self._said is None or now - self._said >= SAY_EVERY):
+        elif (
+            self._say is not None and self._done < self._total and (self._said is None or now - self._said >= SAY_EVERY)
+        ):
             each = (now - self._first) / (self._done - self._begun - 1)
             self._say(self._line(each * (self._total - self._done)))
             self._said = now
 
     def _line(self, seconds):
         step, window = divmod(self._done, self._windows)
-        where = f"step {min(step + 1, self._total // self._windows)} of {self._total // self._windows}"
+        where = f"step {step + 1} of {self._total // self._windows}"
         if self._windows > 1:
             where += f", window {window + 1} of {self._windows}"
         return f"{where}, about {duration(seconds)} left"

@@ -133,6 +133,8 @@ class Keeper:
 
     def _make_room(self, size):
         """Remove states of other runs that are old, or more than there may be."""
+        if size > MOST_BYTES:
+            raise OSError(f"it takes {size / 2**30:.1f} GiB, and no more than {MOST_BYTES >> 30} GiB are kept")
         for file in self._folder.glob(f"*{UNFINISHED}"):  # of a process that was killed while it wrote
             if time.time() - file.stat().st_mtime > STALE:
                 file.unlink(missing_ok=True)

@@ -407,6 +407,12 @@ def test_space_is_left_on_the_disk(run, keeping, monkeypatch):
     assert not states(keeping)
 
 
+def test_a_state_that_is_larger_than_all_may_be_is_not_kept(run, keeping, monkeypatch):
+    monkeypatch.setattr(unfinished, "MOST_BYTES", 1000)
+    assert "and no more than 0 GiB are kept" in run(keeping=keeping)[1]
+    assert not states(keeping)
+
+
 def test_a_broken_state_is_not_taken(run, tiny_model, keeping):
     path = stopped(run, tiny_model, keeping)
     path.write_bytes(path.read_bytes()[:-100])
@@ -455,5 +461,6 @@ def test_how_far_it_is_and_how_long_it_takes_is_said(run, monkeypatch):
     monkeypatch.setattr(edit_progress, "SAY_EVERY", 0)
     lines = []
     run(say=lines.append)
-    assert len(lines) == 3 * STEPS - 1
+    assert len(lines) == 3 * STEPS - 2  # after the first call nothing can be said, and after the last nothing is left
     assert lines[0].startswith("step 1 of 3, window 3 of 3, about ") and lines[0].endswith(" s left")
+    assert lines[-1].startswith("step 3 of 3, window 3 of 3, about ")
