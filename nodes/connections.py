@@ -25,22 +25,35 @@ def taken_by_prompt(hidden, output: int) -> bool:
     return not prompts or any(_links_to(prompt.values(), hidden.unique_id, output) for prompt in prompts)
 
 
-def made_by(hidden, name: str):
-    """What an input of the node that is executed comes from: nodes and their own inputs, as plain values.
+def made_by(hidden, *names: str):
+    """What inputs of the node that is executed come from: nodes and their own inputs, as plain values.
 
-    None where that cannot be told, or nothing is connected.
+    None where that cannot be told.
     """
     if hidden is None or hidden.dynprompt is None:
         return None
-    node = hidden.dynprompt.get_node(hidden.unique_id)
-    return _origin(hidden.dynprompt, node["inputs"].get(name))
+    prompt, numbers, nodes = (
+        hidden.dynprompt,
+        {},
+        [],
+    )  # numbers by the order of visiting: ids change from graph to graph
 
+    def origin(value):
+        if not (
+            isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and prompt.has_node(value[0])
+        ):
+            return value
+        key = value[0]
+        if key not in numbers:
+            numbers[key] = len(numbers)
+            node = prompt.get_node(key)
+            nodes.append(
+                [node["class_type"], numbers[key], {name: origin(each) for name, each in node["inputs"].items()}]
+            )
+        return [numbers[key], value[1]]
 
-def _origin(prompt, value):
-    if not (isinstance(value, list) and len(value) == 2 and prompt.has_node(value[0])):
-        return value
-    node = prompt.get_node(value[0])
-    return [node["class_type"], value[1], {key: _origin(prompt, each) for key, each in node["inputs"].items()}]
+    inputs = prompt.get_node(hidden.unique_id)["inputs"]
+    return [[origin(inputs.get(name)) for name in names], nodes]
 
 
 def _links_to(nodes, node_id, output):

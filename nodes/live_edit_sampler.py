@@ -202,7 +202,7 @@ class LIVEditSampler(io.ComfyNode):
         if minutes <= 0:
             return None
         folder = Path(folder_paths.get_user_directory(), "liveditor", "unfinished")
-        return Keeping(folder, 60 * minutes, made_by(cls.hidden, "model"))
+        return Keeping(folder, 60 * minutes, made_by(cls.hidden, "model", "positive", "negative"))
 
     @classmethod
     def _say(cls, line):

@@ -46,12 +46,12 @@ def refuse_foreign_conditionings(cond):
 def refuse_times(cond):
     """Refuse a conditioning that holds for a time only, where nothing keeps it to that: all would be averaged.
 
-    LIVEdit Sampler gives every one the mask of its frames.
+    LIVEdit Sampler gives every one the mask of its frames in place of its time.
 
     Args:
         cond: of the host, as `extra_conds` gets it.
     """
-    if cond.get(SPAN_KEY) is not None and cond.get("mask") is None:
+    if cond.get(SPAN_KEY) is not None:
         raise ValueError(
             f"LIVEditor: the {cond.get('prompt_type', 'given')} conditioning must hold for all frames, got one with a "
             "time, from LIVEdit Timeline. Other samplers do not know times: use LIVEdit Sampler."

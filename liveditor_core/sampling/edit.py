@@ -21,12 +21,12 @@ from .edit_progress import EditProgress
 from .failures import forget_frames
 from .fingerprint import code_version, fingerprint
 from .flow_unipc import sample_flow_unipc, wan_flow_sigmas
-from .instructions import SPAN_KEY, frame_weights, require_within
+from .instructions import SPAN_KEY, TimelineError, frame_weights, require_within
 from .part import Part, Redo, latents_to_redo
 from .run_report import RunReport, report_run_into
 from .unfinished import Keeper
 from .window_handler import HANDLER, WindowHandler
-from .windows import DEFAULT, WindowSize
+from .windows import DEFAULT, WindowSize, describe_windows
 
 
 class Keeping(NamedTuple):
@@ -93,25 +93,25 @@ def edit(
     _set_shift(model, shift)
     report_run_into(model, report)
     latent, cells = _start(source, mask, redo)
-    start = part.of(latent["samples"])
-    noise_mask = _noise_mask(part, cells, None if redo is None else (first, last), start.shape[3:])
     source_latent = part.source_latent(source)
-    keeper = None
-    if keeping is not None:
-        key = fingerprint(
-            model,
-            code=code_version(),
-            settings=[steps, cfg, shift],
-            conditionings=[positive, negative],
-            tensors=[source_latent, start, noise_mask],
-            windows=[window[:3] for window in part.windows],
-            graph=keeping.graph,
-        )
-        keeper = report.keeper = Keeper(keeping.folder, key, seed, keeping.seconds, report.notes.append)
+    # What a mask keeps of windows' own first frames are pictures of their own, as in the source.
+    start = source_latent if mask is not None and redo is None else part.of(latent["samples"])
+    noise_mask = _noise_mask(part, cells, None if redo is None else (first, last), start.shape[3:])
+    asked, unwanted = (_conditioning(each, source, part, source_latent, in_windows) for each in (positive, negative))
+    keeper = report.keeper = _keeper(
+        keeping,
+        model,
+        seed,
+        report.notes.append,
+        settings=[steps, cfg, shift],
+        conditionings=[positive, negative],
+        tensors=[source_latent, start, noise_mask],
+        windows=[window[:3] for window in part.windows],
+    )
     done = 0 if keeper is None else keeper.step * len(part.windows) + keeper.window
     progress = EditProgress(model, steps, len(part.windows), done, say)
     if in_windows:
-        report.notes.append(_describe(part, size))
+        report.notes.append(describe_windows(part.windows))
         model.model_options[HANDLER] = WindowHandler(part.windows, progress.window_done, keeper)
         comfy.context_windows.create_prepare_sampling_wrapper(model)  # memory of one window
     try:
@@ -121,18 +121,20 @@ def edit(
             cfg,
             comfy.samplers.KSAMPLER(sample_flow_unipc, extra_options={"keeper": keeper}),
             wan_flow_sigmas(shift, steps),
-            _conditioning(positive, source, part, source_latent),
-            _conditioning(negative, source, part, source_latent),
+            asked,
+            unwanted,
             start,
             noise_mask=noise_mask,
-            callback=progress.step_done,
+            callback=None if in_windows else progress.step_done,
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=seed,
         )
     except BaseException as error:
-        if keeper is not None:
-            keeper.stopped()
-        forget_frames(error)
+        try:
+            if keeper is not None:
+                keeper.stopped()
+        finally:
+            forget_frames(error)
         raise
     finally:
         del model
@@ -143,7 +145,7 @@ def edit(
         whole = latent["samples"].clone()
         new = samples[:, :, first - part.start : last - part.start].to(whole)
         if cells is not None:
-            new = torch.where(cells[:, :, first:last] > 0, new, whole[:, :, first:last])
+            new = torch.where(cells[:, :, first:last].to(whole) > 0, new, whole[:, :, first:last])
         whole[:, :, first:last] = new
         samples = whole
     return latent | {"samples": samples}, report.text
@@ -188,9 +190,9 @@ def _noise_mask(part, cells, anew, size):
         return None if cells is None else part.of(cells)
     inside = torch.zeros(1, 1, part.stop, *size)
     inside[:, :, anew[0] : anew[1]] = 1
-    sampled = part.of(inside)
-    sampled[:, :, part.stop - part.start :] = 1  # windows' own first frames
-    return sampled if cells is None else sampled * part.of(cells)
+    sampled = part.of(inside if cells is None else inside * cells[:, :, : part.stop])
+    sampled[:, :, part.stop - part.start :] = 1  # windows' own first frames, of which the earlier edit has none
+    return sampled
 
 
 def _spans(conditioning):
@@ -198,25 +200,51 @@ def _spans(conditioning):
     return list(dict.fromkeys(entry[1][SPAN_KEY] for entry in conditioning if SPAN_KEY in entry[1]))
 
 
-def _conditioning(conditioning, source, part, source_latent):
+def _conditioning(conditioning, source, part, source_latent, in_windows):
     """With the source, and each instruction of a timeline on its own frames."""
     spans = _spans(conditioning)
     require_within(spans, float(source.frames / source.fps))
     weights = dict(zip(spans, frame_weights(spans, source.latent_times()), strict=True)) if spans else {}
-    out = node_helpers.conditioning_set_values(conditioning, {SOURCE_KEY: source_latent})
-    for _, values in out:
+    for span, shares in weights.items():
+        if not shares.any():
+            raise TimelineError(
+                f'line {span.line}: must hold for a quarter of a second at least, got "{span.text}" for less. Give it '
+                "or the next line another time."
+            )
+    out = []
+    for text, values in node_helpers.conditioning_set_values(conditioning, {SOURCE_KEY: source_latent}):
+        mask, area = values.get("mask"), values.get("area")
+        if in_windows and (mask is not None and mask.shape[0] > 1 and mask.dim() == 3 or len(area or ()) > 4 + 1):
+            raise FootageError(
+                "cannot cut a conditioning with a mask for every frame or an area in time into windows. Use one mask "
+                "for all frames, or a window as long as the clip."
+            )
         if SPAN_KEY in values:
-            shares = part.of(weights[values[SPAN_KEY]].view(1, 1, -1, 1, 1))[0]  # [1, frames, 1, 1]
-            values["mask"] = shares.expand(-1, -1, *source_latent.shape[3:])
+            shares = part.of(weights[values.pop(SPAN_KEY)].view(1, 1, -1, 1, 1))[0]  # [1, frames, 1, 1]
+            if not shares.any():
+                continue  # of a range to redo
+            size = source_latent.shape[3:]
+            if mask is not None:
+                spatial = torch.nn.functional.interpolate(mask.reshape(-1, 1, *mask.shape[-2:])[:1], size)
+                shares = shares.to(spatial) * spatial
+            values["mask"] = shares.expand(-1, -1, *size)
+        out.append([text, values])
     return out
 
 
-def _describe(part, size):
-    windows = part.windows
-    longest = 4 * (max(len(window.indices) for window in windows) - 1) + 1
-    common = [before.stop - after.start for before, after in zip(windows, windows[1:], strict=False)]
-    text = f"windows: {len(windows)} of {longest} frames"
-    return text + f", overlapping by {4 * min(common)} or more" if common else text
+def _keeper(keeping, model, seed, say, **parts):
+    """The Keeper of a run, None where none is wanted or the run cannot be told from others."""
+    if keeping is None:
+        return None
+    if "easycache" in model.model_options["transformer_options"]:
+        say("its state is not kept: what EasyCache remembers cannot be")
+        return None
+    try:
+        key = fingerprint(model, code=code_version(), graph=keeping.graph, **parts)
+    except Exception as error:  # weights of a kind that is not known: that must not cost the run
+        say(f"its state is not kept: what decides the result cannot be told ({error})")
+        return None
+    return Keeper(keeping.folder, key, seed, keeping.seconds, say)
 
 
 def _set_shift(model, shift):

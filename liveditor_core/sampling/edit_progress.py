@@ -22,9 +22,8 @@ class EditProgress:
         self._begun = done
 
     def step_done(self, step, x0, x, _total):
-        """The host's callback of a step; of one without windows."""
-        if self._windows == 1:
-            self.window_done(step, x0, x)
+        """The host's callback of a step, where a step is one call."""
+        self.window_done(step, x0, x)
 
     def window_done(self, _number, x0, x):
         """Args: prediction and latent of the frames that were computed."""

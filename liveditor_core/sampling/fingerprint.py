@@ -19,13 +19,16 @@ def fingerprint(model, **parts) -> str:
 
     Weights are those of the MODEL without its patches, whether or not these are applied at the moment, as samples of
     every tensor; patches such as LoRAs count with their strength. Everything in `parts` counts wholly: tensors, and
-    numbers, words, lists and dicts of them; of other objects their class counts.
+    numbers, words, lists and dicts of them. Of other objects, hooks among them, only the class counts: what they were
+    made by must be among the parts.
     """
     digest = hashlib.sha256()
     originals = getattr(model, "backup", {})
-    for name, weight in sorted(model.model.diffusion_model.state_dict().items()):
+    transformer = model.model.diffusion_model  # its state dict may be another than its weights, as GGUF's is
+    for name, weight in sorted([*transformer.named_parameters(), *transformer.named_buffers()], key=lambda n: n[0]):
         backup = originals.get(f"diffusion_model.{name}")
-        _add_sample(digest, name, weight if backup is None else backup.weight)
+        for each in _tensors_of(weight if backup is None else backup.weight):
+            _add_sample(digest, name, each)
     for key, patches in sorted(model.patches.items(), key=lambda item: str(item[0])):
         _add(digest, key)
         for strength, patch, strength_model, offset, *_ in patches:
@@ -48,6 +51,13 @@ def code_version() -> str:
     return digest.hexdigest()
 
 
+def _tensors_of(weight):
+    """The tensors that a weight consists of: a quantised one has values and scales."""
+    if type(weight) in (torch.Tensor, torch.nn.Parameter) or not hasattr(weight, "__tensor_flatten__"):
+        return [weight]
+    return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
+
+
 def _weights_of(patch):
     """The tensors of a patch: the host has adapters with `weights`, and nested tuples."""
     if isinstance(patch, torch.Tensor):
@@ -61,6 +71,8 @@ def _weights_of(patch):
 
 def _add_sample(digest, name, weight):
     _add(digest, (name, str(weight.dtype), list(weight.shape)))
+    if weight.device.type == "meta":
+        return
     flat = weight.detach().reshape(-1)
     count = max(1, SAMPLED // max(1, flat.element_size()))
     middle = max(0, len(flat) // 2 - count // 2)

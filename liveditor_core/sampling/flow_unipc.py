@@ -8,6 +8,8 @@ corrects every step but the first.
 import torch
 from tqdm.auto import tqdm
 
+from .unfinished import DONE
+
 SAMPLER = "flow_unipc"
 SCHEDULE = "wan_flow"
 
@@ -60,6 +62,8 @@ def sample_flow_unipc(model, x, sigmas, extra_args=None, callback=None, disable=
     history = []  # the last two (sigma, x0)
     before_step, done = x, 0
     kept = None if keeper is None else keeper.tensors(x.device)
+    if kept and DONE in kept:
+        return kept[DONE]
     if kept:
         done, x, before_step, history = keeper.step, *_unpacked(kept)
     for i in tqdm(range(done, len(sigmas) - 1), initial=done, total=len(sigmas) - 1, disable=disable):
@@ -76,6 +80,8 @@ def sample_flow_unipc(model, x, sigmas, extra_args=None, callback=None, disable=
         x = x0 if sigma_next == 0 else _predict(x, history, sigma_next, final=i == len(sigmas) - 2)
         if keeper is not None and i + 2 < len(sigmas):
             keeper.step_done(i + 1, _packed(x, before_step, history))
+    if keeper is not None:
+        keeper.sampled(x)
     return x
 
 

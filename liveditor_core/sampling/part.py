@@ -1,5 +1,6 @@
 """What is sampled: the whole clip, or of an earlier edit the range to redo, in one window or several."""
 
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -7,9 +8,7 @@ import torch
 from ..footage.errors import FootageError
 from ..footage.source_video import SourceVideo
 from ..vae.first_frames import encode_first_frames
-from .windows import WindowSize, plan_windows
-
-TIME = 2  # dimension of latents
+from .windows import TIME, WindowSize, plan_windows
 
 
 class Redo(NamedTuple):
@@ -51,16 +50,17 @@ def latents_to_redo(redo: Redo, source: SourceVideo) -> tuple[int, int]:
         FootageError: the earlier edit is not of this source's size, or there is nothing between start and end.
     """
     samples, seconds = redo.earlier["samples"], source.frames / source.fps
+    begin, end = (Fraction(time).limit_denominator(1000) for time in redo[1:])  # as it was written, not as floats are
     if samples.shape != source.latent.shape:
         raise FootageError(
             f"earlier must be an edit of this source, {tuple(source.latent.shape)}, got {tuple(samples.shape)}. "
             "Connect the LATENT that LIVEdit Sampler made of it, with the same settings in Encode Source Video."
         )
-    if not 0 <= redo.start < min(redo.end, seconds):
+    if not 0 <= begin < min(end, seconds):
         raise FootageError(
             f"redo to must be after redo from, and redo from before the edit ends at {float(seconds):.2f} s, got "
             f"{redo.start:g} to {redo.end:g} s. Say which seconds of the earlier edit to redo."
         )
-    first = source.latent_at(redo.start)
-    last = source.latent_at(min(redo.end, seconds) - 1 / (2 * source.fps))
+    first = source.latent_at(begin)
+    last = source.latent_at(min(end, seconds) - 1 / (2 * source.fps))
     return first, max(first, last) + 1

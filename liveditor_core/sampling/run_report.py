@@ -64,6 +64,7 @@ class RunReport:
         attention = self._attention_seconds()  # waits for the GPU
         ended = time.perf_counter()
         if self._what is None:
+            self.text = "\n".join(["LIVEditor: no model calls", *(f"  {note}" for note in self.notes)])
             return
         shape, where, dtype, layout, config, dense_kernel = self._what
         plan = plan_attention(layout=layout, config=config, device=where, dtype=dtype, head_dim=shape[-1])

@@ -7,9 +7,8 @@ import comfy.model_management
 from ..attention.config import SparseAttentionConfig
 from ..attention.plan import compute_left, plan_attention, speed_of
 from ..attention.token_layout import TokenLayout
-from ..footage.timing import FRAMES_PER_LATENT
 from ..model.dense_attention import choose_dense_attention
-from .windows import DEFAULT, plan_windows
+from .windows import DEFAULT, describe_windows, plan_windows
 
 
 def settings_report(model, config, latent_size):
@@ -42,14 +41,9 @@ def settings_report(model, config, latent_size):
             *plan.reasons,
             f"compute: {compute_left(**where):.1%} of dense attention",
             f"tokens: {2 * tokens:,}{' in each window' * in_windows}, half of them the source",
-            *([_describe(len(windows), longest)] if in_windows else []),
+            *([f"{describe_windows(windows)} (LIVEdit Sampler's own settings count)"] if in_windows else []),
         )
     )
-
-
-def _describe(windows, longest):
-    frames = FRAMES_PER_LATENT * (longest - 1) + 1
-    return f"windows: {windows} of {frames} frames (LIVEdit Sampler's own settings count)"
 
 
 def speed_here(backend):

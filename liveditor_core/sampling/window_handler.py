@@ -6,10 +6,9 @@ from comfy.context_windows import ContextHandlerABC
 
 from ..model.registration import SOURCE_KEY
 from ..progress import check
-from .windows import Window
+from .windows import TIME, Window
 
 HANDLER = "context_handler"  # where the host looks for it in a MODEL's options
-TIME = 2  # dimension of latents
 
 
 class WindowHandler(ContextHandlerABC):
@@ -26,7 +25,7 @@ class WindowHandler(ContextHandlerABC):
     def __init__(self, windows: list[Window], each, keeper=None):
         self.windows, self._each, self._keeper = windows, each, keeper
         self.context_length = max(len(window.indices) for window in windows)
-        self._caches = {}
+        self._caches, self._level = {}, None
 
     def should_use_context(self, model, conds, x_in, timestep, model_options):
         return True
@@ -42,9 +41,12 @@ class WindowHandler(ContextHandlerABC):
         Returns:
             A list of tensors like `x_in`.
         """
+        # Some nodes, as SkipLayerGuidance, call the model once more in a step: of that nothing is kept or shown.
+        again = self._level is not None and torch.equal(timestep, self._level)
+        self._level, keeper = timestep.clone(), None if again else self._keeper
         done, sums = 0, [torch.zeros_like(x_in) for _ in conds]
-        if self._keeper is not None:
-            done, sums = self._keeper.unfinished_step(sums)
+        if keeper is not None:
+            done, sums = keeper.unfinished_step(sums)
         for number, window in enumerate(self.windows[done:], done):
             check()
             indices = window.indices.to(x_in.device)
@@ -60,9 +62,10 @@ class WindowHandler(ContextHandlerABC):
             parts = [answer * shares for answer in answers]  # what may fail, before anything is added
             for total, part in zip(sums, parts, strict=True):
                 total.index_add_(TIME, indices, part)
-            if self._keeper is not None:
-                self._keeper.window_done(number + 1, sums)
-            self._each(number, answers[0], x)
+            if keeper is not None:
+                keeper.window_done(number + 1, sums)
+            if not again:
+                self._each(number, answers[0], x)
         return sums
 
     def get_resized_cond(self, cond_in, x_in, window, device=None):

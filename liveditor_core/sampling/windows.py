@@ -12,6 +12,7 @@ import torch
 from ..footage.errors import FootageError
 from ..footage.timing import FRAMES_PER_LATENT
 
+TIME = 2  # dimension of latents
 TRAINED, OVERLAP = 81, 16  # frames
 
 
@@ -61,7 +62,7 @@ def plan_windows(start: int, stop: int, size: WindowSize) -> list[Window]:
     Raises:
         FootageError: the overlap leaves nothing of a window.
     """
-    if size.length - 1 - size.least_overlap < 1 and stop - start > size.length:
+    if size.length - 1 - size.least_overlap < 1 and stop - start + int(start > 0) > size.length:
         raise FootageError(
             f"overlap must be at least {2 * FRAMES_PER_LATENT} frames smaller than window, got {size.overlap} of "
             f"{size.frames}. Use {max(0, size.length - 2) * FRAMES_PER_LATENT} or less, or a larger window."
@@ -106,3 +107,11 @@ def _shares(spans, start, stop):
     for (first, last), share in zip(spans, shares, strict=True):
         total[first - start : last - start] += share
     return [share / total[first - start : last - start] for (first, last), share in zip(spans, shares, strict=True)]
+
+
+def describe_windows(windows: list[Window]) -> str:
+    """How many there are, of how many frames, for a report."""
+    longest = FRAMES_PER_LATENT * (max(len(window.indices) for window in windows) - 1) + 1
+    common = [before.stop - after.start for before, after in zip(windows, windows[1:], strict=False)]
+    text = f"windows: {len(windows)} of {longest} frames"
+    return text + f", overlapping by {FRAMES_PER_LATENT * min(common)} or more" if common else text

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from sampling import recording, source_video
 
 import comfy.model_management
+import comfy.samplers
 import comfy_extras.nodes_easycache as easycache
 from comfy.model_management import InterruptProcessingException
 from liveditor.liveditor_core.footage.errors import FootageError
@@ -120,6 +121,26 @@ def test_windows_agree_where_all_see_the_same(run, tiny_model, source):
     torch.testing.assert_close(cut, whole, rtol=0, atol=1e-5)
 
 
+def test_what_cannot_be_cut_into_windows_is_refused_by_name(run, texts):
+    area = [[texts[0][0][0], {"area": ("percentage", 0.5, 1.0, 1.0, 0.5, 0.0, 0.0)}]]
+    with pytest.raises(FootageError, match="an area in time into windows. Use one mask"):
+        run(positive=area)
+    every = [[texts[0][0][0], {"mask": torch.ones(T, H, W)}]]
+    with pytest.raises(FootageError, match="a mask for every frame"):
+        run(positive=every)
+
+
+def test_areas_and_masks_of_the_picture_hold_in_windows(run, texts):
+    left = torch.zeros(1, 8 * H, 8 * W)
+    left[:, :, : 4 * W] = 1
+    regional = [[texts[0][0][0], {"mask": left}], [texts[2][0][0], {"mask": 1 - left}]]
+    both, first = run(positive=regional)[0]["samples"], run(positive=texts[0])[0]["samples"]
+    other = run(positive=texts[2])[0]["samples"]
+    half = W // 2
+    assert (both - first)[..., :half].std() < (both - other)[..., :half].std()
+    assert (both - other)[..., half:].std() < (both - first)[..., half:].std()
+
+
 def test_a_mask_holds_in_every_window(run, source):
     mask = torch.zeros(1, 8 * H, 8 * W)
     mask[:, :16, :16] = 1
@@ -196,6 +217,20 @@ def test_a_timeline_in_one_window(run, texts):
     whole = run(positive=timed([texts[0], texts[2]], [0, 1.6]), size=WindowSize(81, 16))[0]["samples"]
     first, second = (run(positive=t, size=WindowSize(81, 16))[0]["samples"] for t in (texts[0], texts[2]))
     assert (whole[:, :, 10:] - second[:, :, 10:]).std() < (whole[:, :, 10:] - first[:, :, 10:]).std()
+
+
+def test_an_instruction_that_never_holds_is_named(run, texts):
+    with pytest.raises(TimelineError, match="must hold for a quarter of a second at least"):
+        run(positive=timed(texts, [0, 1.0, 1.01]))
+
+
+def test_a_mask_and_a_time_both_count(run, texts):
+    left = torch.zeros(1, H, W)
+    left[:, :, : W // 2] = 1
+    masked = [[text, values | {"mask": left}] for text, values in timed([texts[0], texts[2]], [0, 1.6])]
+    rest = [[texts[1][0][0], {"mask": 1 - left}]]
+    both, plain = run(positive=[*masked, *rest])[0]["samples"], run(positive=texts[1])[0]["samples"]
+    assert (both - plain)[..., W // 2 :].std() < (both - plain)[..., : W // 2].std()
 
 
 def test_times_past_the_end_are_refused_by_line(run, texts):
@@ -284,7 +319,9 @@ def test_a_stopped_run_goes_on_where_it_was(run, tiny_model, keeping, size, cfg,
     calls = Quick(tiny_model)
     latent, _ = run(model=calls.model, size=size, cfg=cfg, steps=steps, keeping=keeping)
     assert torch.equal(latent["samples"], exact)
-    assert len(calls) == every - after and not states(keeping)  # nothing is computed twice, and nothing is left
+    assert len(calls) == every - after  # nothing is computed twice
+    assert number_of_calls(run, tiny_model, keeping, size=size, cfg=cfg, steps=steps) == 0  # and the result is kept
+    assert len(states(keeping)) == 1
 
 
 def test_the_transformer_s_own_run_goes_on_and_says_so(run, tiny_model, keeping):
@@ -353,7 +390,7 @@ def test_a_state_of_another_instruction_source_or_graph_is_not_taken(run, tiny_m
     assert number_of_calls(run, tiny_model, keeping, positive=texts[2]) == every
     other = source_video(source.latent + 1e-6, torch.zeros(4 * T - 3, 8 * H, 8 * W, 3), source.vae)
     assert number_of_calls(run, tiny_model, keeping, source=other) == every
-    assert number_of_calls(run, tiny_model, keeping._replace(graph=["Some node", 0, {}])) == every
+    assert number_of_calls(run, tiny_model, keeping._replace(graph=[[0], [["Some node", 0, {}]]])) == every
 
 
 def test_a_state_of_another_model_version_or_lora_is_not_taken(
@@ -399,6 +436,63 @@ def test_a_full_disk_costs_the_state_and_a_line(run, tiny_model, keeping, monkey
     assert torch.equal(latent["samples"], exact)
     assert report.count("its state could not be saved") == 1 and "No space left on device" in report
     assert not states(keeping)
+
+
+def test_the_result_of_a_long_run_is_kept_until_another_s(run, tiny_model, keeping):
+    exact, report = run(model=Quick(tiny_model).model, keeping=keeping)
+    again, report = run(model=Quick(tiny_model).model, keeping=keeping)
+    assert torch.equal(again["samples"], exact["samples"]) and "nothing was computed anew" in report
+    (first,) = states(keeping)
+    run(model=Quick(tiny_model).model, keeping=keeping, seed=8)
+    assert len(states(keeping)) == 1 and not first.exists()
+    seldom = keeping._replace(seconds=3600)
+    run(model=Quick(tiny_model).model, keeping=seldom, seed=9)  # was over before it was saved once
+    assert len(states(keeping)) == 1
+
+
+def test_a_model_that_is_called_twice_a_step_is_kept_right(run, tiny_model, keeping):
+    def twice(args):
+        model, cond = args["model"], args["cond"]
+        again = comfy.samplers.calc_cond_batch(model, [cond], args["input"], args["sigma"], args["model_options"])[0]
+        return args["denoised"] + (args["cond_denoised"] - again) * 3.0
+
+    def guided(model):
+        model = model.clone()
+        model.set_model_sampler_post_cfg_function(twice)
+        return model
+
+    exact = run(model=guided(Quick(tiny_model).model))[0]["samples"]
+    assert torch.equal(run(model=guided(Quick(tiny_model).model), keeping=keeping, seed=7)[0]["samples"], exact)
+    for file in states(keeping):
+        file.unlink()
+    for after in range(2, 18):
+        with pytest.raises(InterruptProcessingException):
+            run(model=guided(Quick(tiny_model, stop_after=after).model), keeping=keeping)
+        assert torch.equal(run(model=guided(Quick(tiny_model).model), keeping=keeping)[0]["samples"], exact)
+        for file in states(keeping):
+            file.unlink()
+
+
+def test_what_easy_cache_remembers_is_not_kept(run, tiny_model, keeping):
+    model = easycache.EasyCacheNode.execute(tiny_model, 0.2, 0.15, 0.95, False).result[0]
+    assert "its state is not kept: what EasyCache remembers cannot be" in run(model=model, keeping=keeping)[1]
+    assert not states(keeping)
+
+
+def test_weights_that_cannot_be_told_cost_the_state_alone(run, tiny_model, keeping, monkeypatch):
+    from liveditor.liveditor_core.sampling import fingerprint as module
+
+    monkeypatch.setattr(module, "_add_sample", lambda *_: (_ for _ in ()).throw(NotImplementedError("meta")))
+    assert "its state is not kept: what decides the result cannot be told (meta)" in run(keeping=keeping)[1]
+
+
+def test_an_unreadable_folder_costs_the_state_alone(run, keeping, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no")
+
+    monkeypatch.setattr(unfinished.Path, "is_file", refuse)
+    monkeypatch.setattr(unfinished.Path, "mkdir", refuse)
+    assert "its state could not be saved" in run(keeping=keeping)[1]
 
 
 def test_space_is_left_on_the_disk(run, keeping, monkeypatch):
@@ -453,6 +547,15 @@ def test_out_of_memory_says_what_is_kept(run, tiny_model, keeping):
     with pytest.raises(comfy.model_management.OOM_EXCEPTION, match="in step 2 of 3.*What was computed is kept"):
         run(model=model, keeping=keeping)
     assert "went on at step 2, window 3" in run(keeping=keeping)[1]
+
+
+def test_a_part_in_one_window_counts_each_call_once(run, source, monkeypatch):
+    from liveditor.liveditor_core.sampling import edit_progress
+
+    shown = []
+    monkeypatch.setattr(edit_progress, "_host_s", lambda model, calls: lambda done, *_: shown.append((done, calls)))
+    run(redo=Redo({"samples": source.latent}, 1.0, 1.2), size=WindowSize(81, 4))
+    assert shown == [(i, STEPS) for i in range(STEPS)]
 
 
 def test_how_far_it_is_and_how_long_it_takes_is_said(run, monkeypatch):

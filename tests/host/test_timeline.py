@@ -75,8 +75,8 @@ def test_a_stock_sampler_refuses_times(tiny_model, conditioning, latent):
         sample(tiny_model, [timed, negative], latent)
 
 
-def test_with_a_mask_of_its_frames_it_is_taken(tiny_model, conditioning, latent):
+def test_a_mask_of_the_user_s_does_not_make_it_fit(tiny_model, conditioning, latent):
     positive, negative = conditioning
-    masked = TIMED | {"mask": torch.ones(1, *latent.shape[2:]), "mask_strength": 1.0}
-    timed = [[tensor, values | masked] for tensor, values in positive]
-    tiny_model.model.extra_conds(noise=latent, prompt_type="positive", device="cpu", **timed[0][1])
+    timed = [[tensor, values | TIMED | {"mask": torch.ones(1, *latent.shape[3:])}] for tensor, values in positive]
+    with pytest.raises(ValueError, match="use LIVEdit Sampler"):
+        sample(tiny_model, [timed, negative], latent)

@@ -74,3 +74,5 @@ def test_an_overlap_that_leaves_nothing_of_a_window_is_refused(overlap):
     with pytest.raises(FootageError, match=f"overlap must be .* smaller than window, got {overlap} of 81. Use 76 or"):
         plan_windows(0, 100, WindowSize(81, overlap))
     assert len(plan_windows(0, 21, WindowSize(81, overlap))) == 1
+    with pytest.raises(FootageError, match="overlap must be"):
+        plan_windows(5, 26, WindowSize(81, overlap))  # with a first frame of its own it is one too long
