@@ -25,6 +25,7 @@ from liveditor.liveditor_core.checkpoint.convert import convert_checkpoint
 from liveditor.liveditor_core.model import block, memory_estimate, registration
 from liveditor.liveditor_core.model.registration import SOURCE_KEY, LIVEditor, LIVEditorT2V
 from liveditor.liveditor_core.sampling import flow_unipc
+from liveditor.liveditor_core.sampling.fingerprint import fingerprint
 from liveditor.nodes.inspect_attention import InspectAttention
 from liveditor.nodes.live_edit_sampler import LIVEditSampler
 from liveditor.nodes.record_attention import RecordAttention
@@ -296,6 +297,35 @@ def test_weight_types(library, tiny_model_path, conditioning, latent, weight_typ
         torch.float8_e4m3fn: 0.3,
         torch.float8_e5m2: 0.5,
     }[weight_type]
+
+
+@pytest.mark.parametrize("kind", ["packed", "scaled fp8"])
+def test_packed_and_quantised_weights_can_be_told_apart(library, tiny_model, tiny_model_path, tmp_path, kind):
+    """With a LoRA on them as without, and wherever they lie."""
+    if kind == "packed":
+        state = {
+            key: Packed.of(value.float()) if checkpoint_weights.QUANTISED.fullmatch(key) else value
+            for key, value in load_file(tiny_model_path).items()
+        }
+        model = comfy.sd.load_diffusion_model_state_dict(state, {"custom_operations": PackedOps})
+        fake = {f"blocks.0.{name}": torch.empty(9, device="meta") for name in "ab"}  # as GGUF's loader gives it
+        model.model.diffusion_model.state_dict = lambda *_, **__: fake
+    else:
+        path = tmp_path / "fp8.safetensors"
+        convert_checkpoint(tiny_model_path, path, weight_type="fp8_e4m3fn_scaled", progress=False)
+        model = comfy.sd.load_diffusion_model(str(path))
+    number = fingerprint(model)
+    assert number != fingerprint(tiny_model)
+    patched = model.clone()
+    if kind == "scaled fp8":
+        key = "diffusion_model.blocks.0.ffn.0.weight"
+        change = torch.ones(model.model.diffusion_model.blocks[0].ffn[0].weight.shape)
+        patched.add_patches({key: ("diff", (change,))}, 0.5)
+    with_lora = fingerprint(patched)
+    comfy.model_management.load_models_gpu([patched])
+    assert fingerprint(patched) == with_lora and (with_lora != number) == (kind == "scaled fp8")
+    assert fingerprint(model) == number
+    comfy.model_management.unload_all_models()
 
 
 def test_scaled_fp8_file_of_the_converter_loads(library, tiny_model_path, conditioning, latent, tmp_path):
