@@ -119,7 +119,8 @@ class Readings:
         """
         stat = os.stat(path)
         key = path, stat.st_size, stat.st_mtime_ns, start, seconds
-        reading = self._kept.pop(key, None) or _Reading(self._look, self._turns, path, start, seconds)
+        turns = contextlib.nullcontext() if seconds == 0 else self._turns  # how long a clip is must not wait for scans
+        reading = self._kept.pop(key, None) or _Reading(self._look, turns, path, start, seconds)
         self._kept[key] = reading  # the last one asked for is the last to go
         while len(self._kept) > KEPT:
             del self._kept[next(iter(self._kept))]

@@ -182,3 +182,18 @@ def test_no_more_than_some_are_read_at_once(file):
         assert sorted(look.parts) == [(start, None) for start in range(6)]
 
     asyncio.run(run())
+
+
+def test_the_length_of_a_clip_does_not_wait_for_scans(file):
+    async def run():
+        look = Look(gate=False)
+        readings = shots_route.Readings(look)
+        scans = [asyncio.ensure_future(readings.answer(str(file), start, None)) for start in range(4)]
+        await asyncio.sleep(0.1)
+        length = asyncio.ensure_future(readings.answer(str(file), 0, 0.0))
+        await asyncio.sleep(0.1)
+        assert (0, 0.0) in look.parts
+        look.go.set()
+        await asyncio.gather(*scans, length)
+
+    asyncio.run(run())
