@@ -482,7 +482,7 @@ def test_what_easy_cache_remembers_is_not_kept(run, tiny_model, keeping):
 def test_weights_that_cannot_be_told_cost_the_state_alone(run, tiny_model, keeping, monkeypatch):
     from liveditor.liveditor_core.sampling import fingerprint as module
 
-    monkeypatch.setattr(module, "_add_sample", lambda *_: (_ for _ in ()).throw(NotImplementedError("meta")))
+    monkeypatch.setattr(module, "_add_sample", lambda *_: (_ for _ in ()).throw(RuntimeError("meta")))
     assert "its state is not kept: what decides the result cannot be told (meta)" in run(keeping=keeping)[1]
 
 
