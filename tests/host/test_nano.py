@@ -204,7 +204,7 @@ def long_clip(server):
 
 @pytest.mark.parametrize("name", ["invert", "mirror"])
 def test_a_long_edit_is_as_good_as_short_ones_and_has_no_seams(client, long_clip, name):
-    """Mirroring needs to know where things are: windows without a first frame of their own lose 5 dB there."""
+    """Mirroring needs to know where things are: windows without a first frame of their own lose 4 dB there."""
     part = {"start": 8.0, "max_frames": 73}
     asked = long_edits.prompt(client, long_clip, HELD_OUT[name][0], part)
     done = long_edits.run(client, asked)
