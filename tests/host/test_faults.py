@@ -66,7 +66,7 @@ def checkpoint(edit_prompt):
                 "LIVEditor: out of GPU memory in step 2 of 3",
                 "One call at this size needs about",
                 "fp8 weights",
-                "the next one starts afresh",
+                "What was computed is kept: the same run goes on from there",
             ),
         ),
         (

@@ -457,7 +457,7 @@ def test_settings_report_backend_compute_and_tokens(tiny_model):
 
 def test_settings_report_says_what_one_window_of_a_long_clip_takes(tiny_model):
     text = settings_node(tiny_model, source=source_video(torch.zeros(1, 16, 81, 4, 6)))[1]
-    assert "windows: 5 of 81 frames (LIVEdit Sampler's own settings count)" in text
+    assert "windows: 5 of 81 frames, overlapping by 16 or more (LIVEdit Sampler's own settings count)" in text
     assert "tokens: 252 in each window, half of them the source" in text
     text = settings_node(tiny_model, source=source_video(torch.zeros(1, 16, 21, 4, 6)))[1]
     assert "windows" not in text and "tokens: 252, half of them the source" in text

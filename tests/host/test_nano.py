@@ -185,7 +185,8 @@ def test_the_demo_workflow_says_what_the_files_recommend():
     assert recommended == nano.RECOMMENDED
     assert values("EncodeSourceVideo")[:3] == ["auto small model", *SIZE] and values("EncodeSourceVideo")[6] == FRAMES
     assert values("SparseAttentionSettings")[:3] == recommended["ratios"]
-    assert values("LIVEditSampler")[2:] == [recommended[name] for name in ("steps", "cfg", "shift")]
+    assert values("LIVEditSampler")[2:5] == [recommended[name] for name in ("steps", "cfg", "shift")]
+    assert values("LIVEditSampler")[7:9] == [33, 8]  # windows of a length that it was trained on
     assert score.asked_edit(values("CLIPTextEncode")[0])
 
 
