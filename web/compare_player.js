@@ -152,32 +152,36 @@ export function comparePlayer(words) {
     if (!state.clip || state.wanted === null) return;
     const there = Math.floor(video.currentTime * state.clip.fps);
     if (there !== state.wanted) return void (video.currentTime = (state.wanted + 0.5) / state.clip.fps);
-    nextFrame(draw); // some browsers end the seek before they show the frame
     at(state.wanted);
     state.wanted = null; // a loop seeks too, and means its own place
   });
   // The preview is gone: a server that starts empties its temporary folder.
   video.addEventListener("error", () => showHint(true));
 
-  // Some browsers do not tell of every frame that is shown; there the clock has to do.
-  function nextFrame(then) {
-    if (video.requestVideoFrameCallback) {
-      video.requestVideoFrameCallback((_, { mediaTime }) => state.clip && then(Math.round(mediaTime * state.clip.fps)));
-    } else requestAnimationFrame(() => state.clip && then(Math.floor(video.currentTime * state.clip.fps)));
+  // Browsers end a seek before its frame can be drawn, by a second where they are busy, and may show the frame of an
+  // earlier seek in between: whatever is shown is drawn, for as long as there is a clip.
+  function shown(frame) {
+    if (state.clip) {
+      if (video.paused || state.wanted !== null) draw();
+      else at(Math.min(state.clip.frames - 1, frame));
+    }
+    nextFrame();
   }
 
-  function follow(frame) {
-    if (video.paused) return;
-    if (state.wanted === null) at(Math.min(state.clip.frames - 1, frame));
-    nextFrame(follow);
+  // Some browsers do not tell of every frame that is shown; there the clock has to do.
+  function nextFrame() {
+    const frameAt = (seconds, round) => state.clip && round(seconds * state.clip.fps);
+    if (video.requestVideoFrameCallback) {
+      video.requestVideoFrameCallback((_, { mediaTime }) => shown(frameAt(mediaTime, Math.round)));
+    } else setTimeout(() => shown(frameAt(video.currentTime, Math.floor)), video.paused ? 200 : 15);
   }
+  nextFrame();
 
   function toggle() {
     if (!state.clip) return;
     if (video.paused) video.play().catch(() => {}); // its error event has told
     else seek(state.frame);
   }
-  video.addEventListener("play", () => nextFrame(follow));
   for (const name of ["play", "pause"]) {
     video.addEventListener(name, () => setIcon(play, video.paused ? "play" : "pause"));
   }
