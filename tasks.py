@@ -41,6 +41,7 @@ TOOLS = [
     "triton==3.7.1; sys_platform == 'linux'",
     "tilelang==0.1.9; sys_platform == 'linux'",
     "apache-tvm-ffi==0.1.10; sys_platform == 'linux'",  # tilelang 0.1.9 does not import with 0.1.15
+    "gguf==0.19.0",
     "websocket-client",
     "playwright",
     "comfy-cli==1.23.0",

@@ -16,8 +16,8 @@ LOAD, ENCODE, SETTINGS, SAMPLER = (
     "LIVEdit Sampler",
 )
 DECODE, COMPARE, RECORD, INSPECT = "Decode Video", "Compare Videos", "Record Attention", "Inspect Attention"
-LORA, TIMELINE = "Load LoRA (LIVEditor)", "LIVEdit Timeline"
-NODES = (LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, RECORD, INSPECT)
+LORA, TIMELINE, PREPARE = "Load LoRA (LIVEditor)", "LIVEdit Timeline", "Prepare LIVEditor Model"
+NODES = (PREPARE, LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, RECORD, INSPECT)
 
 # By the nodes that cannot be without.
 MODEL_NODES = (LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, RECORD)
@@ -40,6 +40,7 @@ NEEDED = {
         "def comfy_api.latest.Input.Video.get_frame_rate()",
         "def comfy_api.latest.Input.Video.get_stream_source()",
         "def comfy_api.latest.Input.Video.save_to(path, format, codec, metadata, bit_depth, crf)",
+        "comfy_api.latest.io.AnyType.Output(*, display_name, tooltip)",
         "comfy_api.latest.io.Audio.Input(id, *, optional, tooltip)",
         "comfy_api.latest.io.Boolean.Input(id, *, optional, tooltip, default)",
         "comfy_api.latest.io.Hidden.dynprompt",
@@ -79,7 +80,7 @@ NEEDED = {
         "comfy_api.latest.io.NodeOutput(*args, ui)",
         "comfy_api.latest.io.Schema(*, node_id, display_name, category, inputs, outputs, hidden, description, "
         "search_aliases, is_output_node)",
-        "comfy_api.latest.io.String.Input(id, *, tooltip, multiline, default)",
+        "comfy_api.latest.io.String.Input(id, *, optional, tooltip, multiline, default, advanced)",
         "comfy_api.latest.io.Vae.Input(id, *, tooltip)",
         "comfy_api.latest.io.Vae.Output()",
         "comfy_api.latest.io.Video",
@@ -89,6 +90,7 @@ NEEDED = {
         "comfy_api.latest.ui.PreviewText(value)",
         "comfy_api.latest.ui.SavedResult(filename, subfolder, type)",
         "folder_paths.add_model_folder_path(folder_name, full_folder_path)",
+        "folder_paths.folder_names_and_paths",
         "folder_paths.get_filename_list(folder_name)",
         "folder_paths.get_folder_paths(folder_name)",
         "folder_paths.get_full_path(folder_name, filename)",

@@ -12,6 +12,7 @@ from ..liveditor_core.start import find_losses
 MODELS = Path(__file__).resolve().parents[1] / "models"  # the small model, which users may delete
 MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae")  # of it, as the host calls them
 NODES = {  # by name, in which file the node is, and its class
+    host_contract.PREPARE: ("prepare_model", "PrepareModel"),
     host_contract.LOAD: ("load_liveditor", "LoadLIVEditor"),
     host_contract.LORA: ("load_lora", "LoadLoRA"),
     host_contract.ENCODE: ("encode_source_video", "EncodeSourceVideo"),

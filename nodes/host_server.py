@@ -15,3 +15,10 @@ def routes_without(path):
     """
     server = running()
     return None if server is None or any(route.path == path for route in server.routes) else server.routes
+
+
+def tell(hidden, line):
+    """Show a line on the node that is at work. Args: hidden, of its class, with unique_id."""
+    server = running()
+    if server is not None and hidden is not None:
+        server.send_progress_text(line, hidden.unique_id)

@@ -13,6 +13,7 @@ from .types import CATEGORY, named
 
 NAME = "Load LIVEditor"
 FOLDERS = ("diffusion_models", "text_encoders", "vae")  # of checkpoint, text encoder and VAE, as the host calls them
+GGUF = "unet_gguf"  # ComfyUI-GGUF's name for the first of them
 WEIGHT_TYPES = {
     "default": {},
     "bf16": {"dtype": torch.bfloat16},
@@ -34,9 +35,9 @@ class LoadLIVEditor(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=folder_paths.get_filename_list("diffusion_models"),
-                    tooltip="The LIVEditor model, a safetensors file in models/diffusion_models. Other Wan models are "
-                    "refused: they cannot read a source video.",
+                    options=[*folder_paths.get_filename_list("diffusion_models"), *_gguf_files()],
+                    tooltip="The LIVEditor model in models/diffusion_models. The published .bin is made ready by "
+                    "Prepare LIVEditor Model. Other Wan models are refused: they cannot read a source video.",
                 ),
                 io.Combo.Input(
                     "weight_type",
@@ -75,7 +76,11 @@ class LoadLIVEditor(io.ComfyNode):
     @staticmethod
     def _paths(*names):
         """Where the files are; None for one that is in none of its folders. A linked name may be any path."""
-        return [folder_paths.get_full_path(folder, name) for folder, name in zip(FOLDERS, names, strict=True)]
+        folders = (GGUF if names[0].lower().endswith(".gguf") else FOLDERS[0], *FOLDERS[1:])
+        return [
+            folder_paths.get_full_path(folder, name) if folder in folder_paths.folder_names_and_paths else None
+            for folder, name in zip(folders, names, strict=True)
+        ]
 
     @classmethod
     def execute(cls, checkpoint, weight_type, text_encoder, vae) -> io.NodeOutput:
@@ -93,3 +98,7 @@ class LoadLIVEditor(io.ComfyNode):
         blocks = len(model.model.diffusion_model.blocks)
         logging.info(f"LIVEditor: loaded {checkpoint}, {blocks} blocks, weight type {weight_type}")
         return io.NodeOutput(model, clip, loaded_vae)
+
+
+def _gguf_files():
+    return folder_paths.get_filename_list(GGUF) if GGUF in folder_paths.folder_names_and_paths else []

@@ -2,10 +2,13 @@
 
 import argparse
 
+from tqdm import tqdm
+
 from .check import check_liveditor
 from .convert import convert_checkpoint
 from .download import HUB_FILE, HUB_REPOSITORY, download
-from .weights import WEIGHT_TYPES, CheckpointError
+from .weight_types import WEIGHT_TYPES, label
+from .weights import CheckpointError
 
 
 def main(arguments=None):
@@ -13,10 +16,15 @@ def main(arguments=None):
         prog="python -m liveditor_core.checkpoint", description="LIVEditor checkpoints for ComfyUI."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    convert = commands.add_parser("convert", help="turn the published checkpoint into safetensors")
+    convert = commands.add_parser(
+        "convert",
+        help="turn the published checkpoint into a file that ComfyUI reads",
+        epilog="weight types, size of the 14B:\n" + "\n".join(f"  {label(name)}" for name in WEIGHT_TYPES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     convert.add_argument("source")
     convert.add_argument("destination")
-    convert.add_argument("--weight-type", choices=WEIGHT_TYPES, default="bf16")
+    convert.add_argument("--weight-type", choices=WEIGHT_TYPES, default="bf16", metavar="TYPE", help="see below")
     convert.add_argument("--prefix", help="prefix of the keys to take, where the file holds several copies")
     fetch = commands.add_parser("download", help=f"fetch {HUB_FILE} from {HUB_REPOSITORY} on the Hugging Face hub")
     fetch.add_argument("--to", required=True, help="folder to put it in")
@@ -25,15 +33,42 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     try:
         if options.command == "convert":
-            convert_checkpoint(
-                options.source, options.destination, weight_type=options.weight_type, prefix=options.prefix
-            )
+            with Bar(options.destination) as bar:
+                convert_checkpoint(
+                    options.source,
+                    options.destination,
+                    weight_type=options.weight_type,
+                    prefix=options.prefix,
+                    progress=bar.show,
+                )
         elif options.command == "download":
-            print(download(options.to))
+            with Bar(HUB_FILE) as bar:
+                path = download(options.to, progress=bar.show)
+            print(path)
         else:
             print(f"{options.file}: a whole LIVEditor checkpoint, {len(check_liveditor(options.file)['keys'])} tensors")
     except (CheckpointError, OSError) as error:
         parser.exit(1, f"{error}\n")
+
+
+class Bar:
+    """A progress bar in bytes, which appears with the first of them."""
+
+    def __init__(self, name):
+        self._name, self._bar = name, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, done, total):
+        if self._bar is None or done < self._bar.n:
+            self.__exit__()
+            self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=self._name)
+        self._bar.update(done - self._bar.n)
 
 
 if __name__ == "__main__":

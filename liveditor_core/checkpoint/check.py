@@ -4,6 +4,7 @@ import os
 
 import safetensors
 
+from .quantise import gguf_library
 from .weights import SOURCE_EMBEDDING, CheckpointError, missing_keys
 
 CHECKPOINT = "LIVEditor checkpoint"
@@ -29,7 +30,8 @@ def check_safetensors(path, what=CHECKPOINT) -> dict:
     """
     name = os.path.basename(path)
     remedy = (
-        f"Convert the published file first: python -m liveditor_core.checkpoint convert {name} OUT.safetensors"
+        "Turn it into one with the node Prepare LIVEditor Model, or in a terminal: python -m "
+        f"liveditor_core.checkpoint convert {name} OUT.safetensors"
         if what == CHECKPOINT
         else "Choose a safetensors file."
     )
@@ -49,7 +51,7 @@ def check_safetensors(path, what=CHECKPOINT) -> dict:
 
 
 def check_liveditor(path) -> dict:
-    """Refuse a file that LIVEditor cannot be loaded from, before anything of it is loaded.
+    """Refuse a file, safetensors or GGUF, that LIVEditor cannot be loaded from, before anything of it is loaded.
 
     Returns:
         As `check_safetensors`.
@@ -57,7 +59,7 @@ def check_liveditor(path) -> dict:
     Raises:
         CheckpointError: see `check_safetensors`; also for another model, or for missing weights, which it names.
     """
-    header = check_safetensors(path)
+    header = _check_gguf(path) if str(path).lower().endswith(".gguf") else check_safetensors(path)
     name, keys = os.path.basename(path), header["keys"]
     if not any(key.endswith("head.modulation") for key in keys):
         raise CheckpointError(f"{name}: this is no Wan-type video model. Choose a LIVEditor checkpoint.")
@@ -74,6 +76,20 @@ def check_liveditor(path) -> dict:
             f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}. Download or convert the checkpoint again."
         )
     return header
+
+
+def _check_gguf(path) -> dict:
+    """The same of a GGUF file."""
+    name = os.path.basename(path)
+    if not os.path.isfile(path):
+        raise CheckpointError(f"{name}: there is no such file. Put the {CHECKPOINT} there or choose another.")
+    library = gguf_library()
+    try:
+        return {"keys": [tensor.name for tensor in library.GGUFReader(path).tensors], "metadata": {}}
+    except (ValueError, IndexError, KeyError, OSError) as error:  # whichever number of a damaged file comes first
+        raise CheckpointError(
+            f"{name}: the file is truncated or damaged ({error}). Download or convert it again."
+        ) from error
 
 
 def check_text_encoder(path) -> dict:

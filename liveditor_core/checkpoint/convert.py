@@ -1,20 +1,22 @@
-"""Turn a checkpoint into safetensors that ComfyUI's loaders read, in bf16 or fp8."""
+"""Turn a checkpoint into a file that ComfyUI's loaders read, in one of the weight types."""
 
-import functools
 import json
 import os
 
 import torch
 
+from .quantise import layer_config, plain, quantised
 from .read import model_tensors, open_tensors
-from .weights import HIGH_PRECISION, QUANTISED, WEIGHT_TYPES, CheckpointError, missing_keys
+from .weight_types import WEIGHT_TYPES
+from .weights import HIGH_PRECISION, QUANTISED, CheckpointError, missing_keys
 from .write import write_safetensors
+from .write_gguf import write_gguf
 
-ELEMENTS_AT_ONCE = 1 << 20  # what the converter holds in memory, however large a weight is
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, progress=True) -> None:
-    """Write a published or converted LIVEditor checkpoint as safetensors that ComfyUI's loaders read.
+def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, progress=None) -> None:
+    """Write a published or converted LIVEditor checkpoint as a file that ComfyUI's loaders read.
 
     Weights are read, cast and written a million numbers at a time; the file appears under its name only when it is
     whole.
@@ -22,16 +24,21 @@ def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, 
     Args:
         source: the published PyTorch pickle, or a safetensors file.
         destination: file to write.
-        weight_type: `bf16`, or `fp8_e4m3fn_scaled` (ComfyUI's scaled fp8: one scale per weight matrix of the blocks).
+        weight_type: one of WEIGHT_TYPES.
         prefix: of the keys to take, where the file holds several copies of the model.
-        progress: show a progress bar.
+        progress: called with bytes done and bytes in all; what it raises ends the conversion, and nothing is left.
 
     Raises:
-        CheckpointError: not a LIVEditor checkpoint, weights missing, unreadable, or a pickle that holds code (which
-            is not run); or the disk is full.
+        CheckpointError: not a LIVEditor checkpoint, weights missing or already quantised, unreadable, or a pickle
+            that holds code (which is not run); the package for a weight type is missing; or the disk is full.
     """
     if weight_type not in WEIGHT_TYPES:
         raise CheckpointError(f"weight type must be one of {', '.join(WEIGHT_TYPES)}, got {weight_type}.")
+    kind = WEIGHT_TYPES[weight_type]
+    if not str(destination).endswith(kind.extension):
+        raise CheckpointError(
+            f"{os.path.basename(destination)}: a file of {weight_type} must end in {kind.extension}. Name it so."
+        )
     name = os.path.basename(source)
     tensors = model_tensors(open_tensors(source), name, prefix)
     missing = missing_keys(tensors)
@@ -40,52 +47,33 @@ def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, 
             f"{name}: not a whole LIVEditor checkpoint, {len(missing)} weights are missing: {', '.join(missing[:5])}, "
             "..."
         )
-    quantised = [key for key in sorted(tensors) if weight_type != "bf16" and QUANTISED.fullmatch(key)]
-    layers = {key.removesuffix(".weight"): {"format": "float8_e4m3fn"} for key in quantised}
+    if any(tensors[key].dtype not in FLOATS for key in tensors if QUANTISED.fullmatch(key)):
+        raise CheckpointError(
+            f"{name}: its weights are quantised already, and would lose twice. Choose the published file or one in "
+            "bf16."
+        )
+    entries, layers = [], {}
+    for key in sorted(tensors):
+        tensor = _later(tensors, key)
+        dtype, shape = tensor().dtype, tensor().shape
+        if weight_type != "bf16" and QUANTISED.fullmatch(key):
+            entries += quantised(key, tensor, weight_type)
+            if kind.layers:
+                layers[key.removesuffix(".weight")] = layer_config(weight_type, shape[1])
+        elif kind.ggml:  # its readers know vectors in fp32
+            exact = HIGH_PRECISION.search(key) or len(shape) < 2
+            entries.append(plain(key, tensor, *((torch.float32, "F32") if exact else (torch.bfloat16, "BF16"))))
+        else:
+            keep = HIGH_PRECISION.search(key) or not dtype.is_floating_point
+            entries.append(plain(key, tensor, dtype if keep else torch.bfloat16))
+    if kind.ggml:
+        write_gguf(destination, entries, kind.ggml, progress)
+        return
     metadata = {"format": "pt", "liveditor": f"LIVEditor, {weight_type}"}
-    dtypes, shapes = {}, {}
-    for key in tensors:
-        tensor = tensors[key]
-        dtypes[key], shapes[key] = tensor.dtype, tensor.shape
     if layers:
         metadata["_quantization_metadata"] = json.dumps({"format_version": "1.0", "layers": layers})
-
-    entries = []  # (key, dtype, shape, function that gives the numbers piece by piece)
-    for key in sorted(tensors):
-        if key in quantised:
-            scale = functools.cache(lambda key=key: fp8_scale(tensors[key]))
-            entries.append(
-                (
-                    key,
-                    torch.float8_e4m3fn,
-                    shapes[key],
-                    lambda key=key, scale=scale: (to_fp8(piece, scale()) for piece in _pieces(tensors[key])),
-                )
-            )
-            entries.append((f"{key}_scale", torch.float32, (), lambda scale=scale: [torch.tensor(scale())]))
-        else:
-            entries.append(
-                (
-                    key,
-                    dtypes[key] if HIGH_PRECISION.search(key) or not dtypes[key].is_floating_point else torch.bfloat16,
-                    shapes[key],
-                    lambda key=key: _pieces(tensors[key]),
-                )
-            )
-
     write_safetensors(destination, entries, metadata, progress)
 
 
-def fp8_scale(weight):
-    """What a weight is divided by so that its largest number becomes fp8's largest."""
-    largest = max(max(abs(x.item()) for x in piece.aminmax()) for piece in _pieces(weight))
-    return max(largest / torch.finfo(torch.float8_e4m3fn).max, 1e-12)
-
-
-def to_fp8(weight, scale):
-    """A weight as ComfyUI's scaled fp8 keeps it: `weight_scale` times the fp8 numbers gives it back."""
-    return (weight.float() / scale).to(torch.float8_e4m3fn)
-
-
-def _pieces(tensor):
-    return tensor.reshape(-1).split(ELEMENTS_AT_ONCE)
+def _later(tensors, key):
+    return lambda: tensors[key]

@@ -5,7 +5,6 @@ import re
 import torch
 
 SOURCE_EMBEDDING = "source_video_embedding_more_memory"
-WEIGHT_TYPES = ("bf16", "fp8_e4m3fn_scaled")
 
 # Few numbers, much effect: the gates, the embeddings of both streams and the modulation keep the precision they came
 # in.
@@ -54,6 +53,7 @@ TORCH_NAMES = {
     "F8_E5M2": torch.float8_e5m2,
     "I64": torch.int64,
     "I32": torch.int32,
+    "I8": torch.int8,
     "U8": torch.uint8,
 }
 SAFETENSORS_NAMES = {dtype: name for name, dtype in TORCH_NAMES.items()}

@@ -1,6 +1,7 @@
 """Load the files of one edit: LIVEditor, the text encoder of Wan and its VAE."""
 
 import os
+import sys
 
 import comfy.sd
 import comfy.utils
@@ -18,7 +19,7 @@ def load_files(checkpoint, text_encoder, vae, model_options):
     So a wrong one costs no minutes and leaves nothing half-loaded.
 
     Args:
-        checkpoint, text_encoder, vae: paths of safetensors files.
+        checkpoint, text_encoder, vae: paths of safetensors files; the first may be a GGUF file.
         model_options: the host's, such as a weight type.
 
     Returns:
@@ -36,13 +37,32 @@ def load_files(checkpoint, text_encoder, vae, model_options):
 
 
 def _load_model(path, model_options):
-    model = comfy.sd.load_diffusion_model(path, model_options=dict(model_options))  # sets cached_patcher_init
+    if path.lower().endswith(".gguf"):
+        model = _load_gguf(path)
+    else:
+        model = comfy.sd.load_diffusion_model(path, model_options=dict(model_options))  # sets cached_patcher_init
     if not isinstance(model.model, LIVEditor):
         raise CheckpointError(
             f"{os.path.basename(path)}: ComfyUI read it as {type(model.model).__name__}, not as LIVEditor. "
             "Convert the checkpoint again."
         )
     return model
+
+
+def gguf_loader():
+    """The loader node of the pack ComfyUI-GGUF; None where that is not installed."""
+    return getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {}).get("UnetLoaderGGUF")
+
+
+def _load_gguf(path):
+    name, loader = os.path.basename(path), gguf_loader()
+    if loader is None:
+        raise CheckpointError(
+            f"{name}: GGUF files are read through the node pack ComfyUI-GGUF, which is not installed. Install it, or "
+            "prepare a file of another weight type."
+        )
+    folders = [folder for folder in folder_paths.get_folder_paths("unet_gguf") if path.startswith(folder + os.sep)]
+    return loader().load_unet(os.path.relpath(path, max(folders, key=len)))[0]
 
 
 def _load_clip(path):

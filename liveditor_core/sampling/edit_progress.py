@@ -2,7 +2,7 @@
 
 import time
 
-SAY_EVERY = 1.0  # seconds: the canvas draws no faster
+from ..progress import SAY_EVERY, duration
 
 
 class EditProgress:
@@ -46,14 +46,6 @@ class EditProgress:
         if self._windows > 1:
             where += f", window {window + 1} of {self._windows}"
         return f"{where}, about {duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """In words, as precise as a forecast is."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _host_s(model, calls):

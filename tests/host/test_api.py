@@ -95,7 +95,7 @@ def test_nodes_are_described(client):
     info = client.get("object_info")
     chinese = client.get("i18n")["zh"]["nodeDefs"]
     own = [name for name, node in info.items() if node["python_module"] == "custom_nodes.ComfyUI-LIVEditor"]
-    assert len(own) == 10
+    assert len(own) == 11
     for name in own:
         node = info[name]
         assert node["search_aliases"]

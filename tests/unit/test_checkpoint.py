@@ -18,7 +18,8 @@ from liveditor.liveditor_core.checkpoint import weights as weight_names
 from liveditor.liveditor_core.checkpoint.__main__ import main
 from liveditor.liveditor_core.checkpoint.check import check_liveditor, check_text_encoder
 from liveditor.liveditor_core.checkpoint.convert import convert_checkpoint
-from liveditor.liveditor_core.checkpoint.weights import CheckpointError
+from liveditor.liveditor_core.checkpoint.weight_types import WEIGHT_TYPES, size_of_14b
+from liveditor.liveditor_core.checkpoint.weights import QUANTISED, CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def weights():
 
 
 def convert(source, destination, **options):
-    convert_checkpoint(source, destination, progress=False, **options)
+    convert_checkpoint(source, destination, **options)
     return load_file(destination)
 
 
@@ -106,6 +107,122 @@ def test_a_zero_matrix_survives_fp8(weights, tmp_path):
     assert out["blocks.0.ffn.0.weight"].float().eq(0).all()
 
 
+def relative(approximate, exact):
+    return ((approximate.float() - exact.float()).norm() / exact.float().norm()).item()
+
+
+@pytest.mark.parametrize("weight_type, most", [("int8_tensorwise", 0.012), ("int8_convrot", 0.012)])
+def test_int8(weights, tmp_path, weight_type, most):
+    """As the host reads it: its own class gives the weight back."""
+    from comfy_kitchen.tensor import QuantizedTensor, TensorWiseINT8Layout
+
+    save_file(weights, tmp_path / "in.safetensors")
+    out = convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", weight_type=weight_type)
+    with safe_open(tmp_path / "out.safetensors", framework="pt") as file:
+        layers = json.loads(file.metadata()["_quantization_metadata"])["layers"]
+    assert len(layers) == 10 * tiny_models.LAYERS
+    rotated = weight_type == "int8_convrot"
+    for layer, config in layers.items():
+        stored, scale, exact = out[f"{layer}.weight"], out[f"{layer}.weight_scale"], weights[f"{layer}.weight"]
+        assert stored.dtype == torch.int8 and scale.shape == (len(exact), 1) and scale.dtype == torch.float32
+        assert config == {"format": "int8_tensorwise"} | (
+            {"convrot": True, "convrot_groupsize": 256} if rotated else {}
+        )
+        params = TensorWiseINT8Layout.Params(
+            scale=scale,
+            orig_dtype=torch.float32,
+            orig_shape=tuple(exact.shape),
+            convrot=rotated,
+            convrot_groupsize=256,
+        )
+        assert relative(QuantizedTensor(stored, "TensorWiseINT8Layout", params).dequantize(), exact) < most
+        if rotated:  # without turning it back it is another matrix
+            assert relative(stored * scale, exact) > 1
+    for key in weights.keys() - {f"{layer}.weight" for layer in layers}:
+        assert torch.equal(out[key], weights[key]), key
+    check_liveditor(tmp_path / "out.safetensors")
+
+
+GGUF_TYPES = [name for name, kind in WEIGHT_TYPES.items() if kind.ggml]
+
+
+@pytest.mark.parametrize("weight_type, most", zip(GGUF_TYPES, (0.006, 0.04, 0.05, 0.08, 0.1), strict=True))
+def test_gguf(weights, tmp_path, weight_type, most):
+    gguf = pytest.importorskip("gguf")
+    save_file(weights, tmp_path / "in.safetensors")
+    convert_checkpoint(tmp_path / "in.safetensors", tmp_path / "out.gguf", weight_type=weight_type)
+    reader = gguf.GGUFReader(tmp_path / "out.gguf")
+    assert bytes(reader.get_field("general.architecture").parts[-1]).decode() == "wan"
+    assert {tensor.name for tensor in reader.tensors} == set(weights)
+    quantised = 0
+    for tensor in reader.tensors:
+        exact = weights[tensor.name]
+        if (shape := reader.get_field(f"comfy.gguf.orig_shape.{tensor.name}")) is None:
+            assert tuple(reversed(tensor.shape.tolist())) == tuple(exact.shape) and exact.ndim < 5
+        else:
+            assert tuple(int(shape.parts[i][0]) for i in shape.data) == tuple(exact.shape) and exact.ndim == 5
+        found = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type)).reshape(exact.shape)
+        if QUANTISED.fullmatch(tensor.name):
+            quantised += 1
+            assert tensor.tensor_type.name == WEIGHT_TYPES[weight_type].ggml
+            assert relative(found, exact) < most
+        else:
+            assert torch.equal(found.to(exact.dtype), exact), tensor.name
+            assert exact.ndim > 1 or tensor.tensor_type.name == "F32"
+    assert quantised == 10 * tiny_models.LAYERS
+    assert set(check_liveditor(tmp_path / "out.gguf")["keys"]) == set(weights)
+
+
+def test_damaged_gguf(weights, tmp_path):
+    save_file(weights, tmp_path / "in.safetensors")
+    convert_checkpoint(tmp_path / "in.safetensors", tmp_path / "out.gguf", weight_type="gguf_q8_0")
+    data = (tmp_path / "out.gguf").read_bytes()
+    for name, content in {
+        "cut.gguf": data[:-5000],
+        "head.gguf": data[:500],
+        "text.gguf": b"hello, text",
+        "no.gguf": b"",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"{name}: the file is truncated or damaged"):
+            check_liveditor(tmp_path / name)
+    with pytest.raises(CheckpointError, match="nowhere.gguf: there is no such file"):
+        check_liveditor(tmp_path / "nowhere.gguf")
+
+
+@pytest.mark.parametrize("weight_type", [name for name, kind in WEIGHT_TYPES.items() if kind.layers])
+def test_what_is_quantised_is_not_quantised_again(weights, tmp_path, weight_type):
+    save_file(weights, tmp_path / "in.safetensors")
+    convert(tmp_path / "in.safetensors", tmp_path / "small.safetensors", weight_type=weight_type)
+    for other in ("bf16", "int8_tensorwise"):
+        with pytest.raises(CheckpointError, match="small.safetensors: its weights are quantised already"):
+            convert(tmp_path / "small.safetensors", tmp_path / "out.safetensors", weight_type=other)
+
+
+def test_a_name_must_say_the_format(weights, tmp_path):
+    save_file(weights, tmp_path / "in.safetensors")
+    for name, weight_type, ending in (("a.gguf", "bf16", ".safetensors"), ("a.safetensors", "gguf_q8_0", ".gguf")):
+        with pytest.raises(CheckpointError, match=f"{name}: a file of {weight_type} must end in {ending}. Name it so"):
+            convert_checkpoint(tmp_path / "in.safetensors", tmp_path / name, weight_type=weight_type)
+
+
+def test_a_package_that_is_missing_is_named(weights, tmp_path, monkeypatch):
+    save_file(weights, tmp_path / "in.safetensors")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(CheckpointError, match="pip install gguf"):
+        convert_checkpoint(tmp_path / "in.safetensors", tmp_path / "a.gguf", weight_type="gguf_q8_0")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.safetensors"]
+
+
+def test_the_size_of_the_14b_is_what_its_shapes_say(monkeypatch):
+    """Counted on shapes alone; the label of every weight type is right to a percent."""
+    monkeypatch.setattr(torch, "randn", lambda shape, **_: torch.empty(shape, device="meta"))
+    shapes = {key: weight.shape for key, weight in tiny_models.transformer(5120, 13824, 40).items()}
+    for name, kind in WEIGHT_TYPES.items():
+        size = sum(shape.numel() * (kind.bits / 8 if QUANTISED.fullmatch(key) else 2) for key, shape in shapes.items())
+        assert size_of_14b(name) == pytest.approx(size, rel=0.01)
+
+
 class Code:
     def __init__(self, path):
         self.path = path
@@ -158,18 +275,20 @@ def test_other_models_are_refused(weights, tmp_path):
     with pytest.raises(CheckpointError, match="no Wan-type video model"):
         check_liveditor(tmp_path / "other.safetensors")
     torch.save(weights, tmp_path / "model.bin")
-    with pytest.raises(CheckpointError, match="must be a safetensors file, got .bin. Convert the published file first"):
+    with pytest.raises(
+        CheckpointError,
+        match="must be a safetensors file, got .bin. Turn it into one with the node Prepare LIVEditor Model",
+    ):
         check_liveditor(tmp_path / "model.bin")
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(weights, tmp_path, monkeypatch):
     save_file(weights, tmp_path / "in.safetensors")
     (tmp_path / "out.safetensors").write_bytes(b"the old file")
-    get, count = read._SafetensorsFile.__getitem__, []
+    get = read._SafetensorsFile.__getitem__
 
     def fail_later(self, key):
-        count.append(key)
-        if len(count) > len(weights) + 20:  # every weight is looked at once for the header
+        if (tmp_path / "out.safetensors.partial").exists() and key.startswith("blocks.1."):
             raise OSError("disk full")
         return get(self, key)
 
@@ -220,16 +339,18 @@ def convert_in_a_process(*arguments, **options):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-@pytest.mark.parametrize("weight_type", weight_names.WEIGHT_TYPES)
+@pytest.mark.parametrize("weight_type", WEIGHT_TYPES)
 def test_memory_does_not_grow_with_the_file(tmp_path, weight_type):
-    """At most 1.3 times the largest weight, of which the pickle holds many."""
+    """At most twice the largest weight, of which the pickle holds many."""
     dim, ffn, peaks = 1024, 16384, []
     for layers in (1, 4):
         torch.save(tiny_models.transformer(dim, ffn, layers), tmp_path / "in.bin")
-        done = convert_in_a_process(tmp_path / "in.bin", tmp_path / "out.safetensors", "--weight-type", weight_type)
+        done = convert_in_a_process(
+            tmp_path / "in.bin", tmp_path / f"out{WEIGHT_TYPES[weight_type].extension}", "--weight-type", weight_type
+        )
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
-    assert max(peaks) <= 1.3 * dim * ffn * 2, peaks
+    assert max(peaks) <= 2 * dim * ffn * 2, peaks
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
@@ -268,23 +389,13 @@ def test_command_line(weights, tmp_path, capsys):
     assert "a whole LIVEditor checkpoint" in capsys.readouterr().out
     with pytest.raises(SystemExit) as exit_:
         main(["check", str(tmp_path / "in.bin")])
-    assert exit_.value.code == 1 and "Convert the published file first" in capsys.readouterr().err
+    assert exit_.value.code == 1 and "Turn it into one with the node Prepare LIVEditor Model" in capsys.readouterr().err
 
 
 def test_download_needs_huggingface_hub(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(CheckpointError, match="pip install huggingface_hub"):
         download.download(tmp_path)
-
-
-def test_download_asks_the_hub_for_the_published_file(monkeypatch, tmp_path):
-    import types
-
-    asked = []
-    hub = types.SimpleNamespace(hf_hub_download=lambda *args, **kwargs: asked.append((args, kwargs)) or "path")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    assert download.download(tmp_path) == "path"
-    assert asked == [(("sst12345/liveditor", "liveditor_ckpt.bin"), {"local_dir": tmp_path})]
 
 
 @pytest.mark.parametrize(
@@ -325,7 +436,7 @@ def test_umt5_and_the_small_text_encoder_pass(tmp_path):
 def test_files_that_are_no_safetensors_lead_to_the_right_remedy(tmp_path):
     for name in ("model.bin", "encoder.pth"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(CheckpointError, match="Convert the published file first"):
+    with pytest.raises(CheckpointError, match="Turn it into one with the node Prepare LIVEditor Model"):
         check_liveditor(tmp_path / "model.bin")
     with pytest.raises(CheckpointError, match="got .pth. Choose a safetensors file"):
         check_text_encoder(tmp_path / "encoder.pth")

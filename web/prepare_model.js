@@ -1,0 +1,68 @@
+// On Load LIVEditor: a button that puts Prepare LIVEditor Model beside it. When that has run, the new file stands in
+// every menu, and in the Load LIVEditor nodes whose file cannot be loaded.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { inLanguage } from "./words.js";
+
+const PREPARE = "LIVEditPrepareModel", LOAD = "LoadLIVEditor";
+const PICKLE = /\.(bin|pt|pth|ckpt|pkl)$/i;
+const GAP = 60; // pixels between the two nodes
+const WORDS = {
+  en: { prepare: "Prepare LIVEditor Model…", help: "Download the 14B model or convert it, in the canvas." },
+  zh: { prepare: "准备 LIVEditor 模型…", help: "在画布中下载或转换 14B 模型。" },
+};
+
+function* everyNode(graph) {
+  for (const node of graph?.nodes ?? []) {
+    yield node;
+    yield* everyNode(node.subgraph);
+  }
+}
+
+/** The Prepare node of a Load node's graph; a new one to its left where there is none. */
+function prepareFor(node) {
+  const graph = node.graph ?? app.graph;
+  let prepare = graph.nodes.find(({ type }) => type === PREPARE);
+  if (!prepare) {
+    prepare = LiteGraph.createNode(PREPARE);
+    graph.add(prepare);
+    prepare.pos = [node.pos[0] - prepare.size[0] - GAP, node.pos[1]];
+  }
+  app.canvas.deselectAll();
+  app.canvas.select?.(prepare);
+  app.canvas.centerOnNode?.(prepare);
+  return prepare;
+}
+
+async function stands(name) {
+  await app.refreshComboInNodes();
+  for (const node of everyNode(app.graph)) {
+    if (node.type !== LOAD) continue;
+    const widget = node.widgets?.find((each) => each.name === "checkpoint");
+    const options = widget?.options.values ?? [];
+    if (!widget || !options.includes(name)) continue;
+    if (options.includes(widget.value) && !PICKLE.test(widget.value)) continue;
+    widget.value = name;
+    widget.callback?.(name);
+    node.setDirtyCanvas?.(true, true);
+  }
+}
+
+app.registerExtension({
+  name: "liveditor.PrepareModel",
+  setup() {
+    api.addEventListener("executed", ({ detail }) => {
+      const [name] = detail?.output?.liveditor_prepared ?? [];
+      if (name) stands(name);
+    });
+  },
+  nodeCreated(node) {
+    if (node.comfyClass !== LOAD) return;
+    const words = inLanguage(WORDS);
+    const button = node.addWidget("button", "prepare", null, () => prepareFor(node), { serialize: false });
+    button.serialize = false;
+    button.label = words.prepare;
+    button.tooltip = words.help;
+  },
+});
