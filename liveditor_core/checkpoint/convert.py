@@ -52,7 +52,23 @@ def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, 
             f"{name}: its weights are quantised already, and would lose twice. Choose the published file or one in "
             "bf16."
         )
-    entries, layers = [], {}
+    entries, metadata = entries_of(tensors, weight_type)
+    if kind.ggml:
+        write_gguf(destination, entries, kind.ggml, progress)
+    else:
+        write_safetensors(destination, entries, metadata, progress)
+
+
+def entries_of(tensors, weight_type):
+    """What a file of a weight type holds.
+
+    Args:
+        tensors: weights by name, each read when it is asked for.
+
+    Returns:
+        (entries, metadata): of a safetensors file; GGUF has its own.
+    """
+    kind, entries, layers = WEIGHT_TYPES[weight_type], [], {}
     for key in sorted(tensors):
         tensor = _later(tensors, key)
         dtype, shape = tensor().dtype, tensor().shape
@@ -66,13 +82,10 @@ def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, 
         else:
             keep = HIGH_PRECISION.search(key) or not dtype.is_floating_point
             entries.append(plain(key, tensor, dtype if keep else torch.bfloat16))
-    if kind.ggml:
-        write_gguf(destination, entries, kind.ggml, progress)
-        return
     metadata = {"format": "pt", "liveditor": f"LIVEditor, {weight_type}"}
     if layers:
         metadata["_quantization_metadata"] = json.dumps({"format_version": "1.0", "layers": layers})
-    write_safetensors(destination, entries, metadata, progress)
+    return entries, metadata
 
 
 def _later(tensors, key):

@@ -1,7 +1,6 @@
 """Whole edits by a real ComfyUI server with full-size random weights: seconds, GPU memory and RAM.
 
-    python tasks.py python tests/benchmarks/edit.py --rows "960x544x81 fp8; 960x544x81 fp8 24; 832x480x33 bf16" --csv
-    edit.csv
+    python tasks.py python tests/benchmarks/edit.py --rows "960x544x81 fp8_e4m3fn_scaled; 832x480x33 bf16 24" --csv edit.csv
 
 A row is WIDTHxHEIGHTxFRAMES, the weight type, and optionally a cap on GPU memory in GiB: another process holds the
 rest of the card, so the host sees a smaller one and cannot allocate more, as on a small card; but computes at this
@@ -29,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
 PORT = 8197
 RELEASED_STEPS = 32
+TEXT_ENCODER, VAE = "umt5_xxl_random.safetensors", "wan_vae_random.safetensors"
 BALLAST = """
 import sys, time, torch
 free, _ = torch.cuda.mem_get_info()
@@ -39,76 +39,33 @@ time.sleep(1e6)
 
 
 def make_models(base, weight_types, small):
-    """Random weights in the published layouts: transformer, UMT5-XXL in fp8, VAE.
+    """Random weights in the published layouts: transformer in each weight type, UMT5-XXL in scaled fp8, VAE.
 
     In a process of its own, for its memory.
     """
     sys.path.append(str(ROOT / "tests" / "support"))
     import comfy_library  # noqa: F401
-    import tiny_models
-    from safetensors.torch import save_file
-
-    import comfy.ldm.wan.vae
-    import comfy.ops
-    import comfy.text_encoders.t5
 
     package = types.ModuleType("liveditor")
     package.__path__ = [str(ROOT)]
     sys.modules["liveditor"] = package
-    from liveditor.liveditor_core.checkpoint import convert as checkpoint
+    import random_14b
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    from liveditor.liveditor_core.checkpoint.weight_types import WEIGHT_TYPES
+
     folders = [base / "models" / name for name in ("diffusion_models", "text_encoders", "vae")]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    size = (256, 512, 2) if small else (5120, 13824, 40)
-    weights = tiny_models.transformer(*size, device=device)
-    if "bf16" in weight_types:
-        save_file({key: value.cpu() for key, value in weights.items()}, folders[0] / "bf16.safetensors")
-    if "fp8" in weight_types:  # as the converter writes it, on the GPU for speed
-        layers = [key for key in weights if checkpoint.QUANTISED.fullmatch(key)]
-        for key in layers:
-            scale = checkpoint.fp8_scale(weights[key])
-            weights[key], weights[f"{key}_scale"] = checkpoint.to_fp8(weights[key], scale), torch.tensor(scale)
-        metadata = {
-            "format_version": "1.0",
-            "layers": {key.removesuffix(".weight"): {"format": "float8_e4m3fn"} for key in layers},
-        }
-        save_file(
-            {key: value.cpu() for key, value in weights.items()},
-            folders[0] / "fp8.safetensors",
-            {"_quantization_metadata": json.dumps(metadata)},
-        )
-    del weights
+    size = (256, 512, 2) if small else random_14b.FULL
+    for name in weight_types.split():
+        path = folders[0] / f"{name}{WEIGHT_TYPES[name].extension}"
+        if not path.is_file():
+            random_14b.write_transformer(path, name, size)
     if small:
         return
-    with torch.device("meta"):
-        config = json.loads((Path(comfy.text_encoders.t5.__file__).parent / "umt5_config_xxl.json").read_text())
-        t5 = comfy.text_encoders.t5.T5(config, torch.bfloat16, "meta", comfy.ops.disable_weight_init)
-        vae = comfy.ldm.wan.vae.WanVAE(
-            dim=96,
-            z_dim=16,
-            dim_mult=[1, 2, 4, 4],
-            num_res_blocks=2,
-            attn_scales=[],
-            temperal_downsample=[False, True, True],
-            image_channels=3,
-            conv_out_channels=3,
-            dropout=0.0,
-        )
-
-    def fill(key, like, dtype):
-        if "norm" in key or key.endswith("gamma"):
-            return torch.ones(like.shape, dtype=torch.bfloat16)
-        return (torch.randn(like.shape, device=device) * max(1, like[0].numel()) ** -0.5).to(dtype).cpu()
-
-    text = {key: fill(key, value, torch.float8_e4m3fn) for key, value in t5.state_dict().items()}
-    text["spiece_model"] = torch.frombuffer(bytearray(tiny_models.vocabulary()), dtype=torch.uint8)
-    save_file(text, folders[1] / "umt5_xxl_random.safetensors")
-    save_file(
-        {key: fill(key, value, torch.bfloat16) for key, value in vae.state_dict().items()},
-        folders[2] / "wan_vae_random.safetensors",
-    )
+    if not (folders[1] / TEXT_ENCODER).is_file():
+        random_14b.write_text_encoder(folders[1] / TEXT_ENCODER)
+        random_14b.write_vae(folders[2] / VAE)
 
 
 def make_clip(path, width, height, frames):
@@ -125,18 +82,20 @@ def make_clip(path, width, height, frames):
         container.mux(stream.encode(None))
 
 
+def file_of(weights):
+    return f"{weights}.gguf" if weights.startswith("gguf") else f"{weights}.safetensors"
+
+
 def prompt(row, steps, seed, small):
     width, height, frames, weights = row
     text, vae = (
-        ("liveditor_nano_text_encoder.safetensors", "liveditor_nano_vae.safetensors")
-        if small
-        else ("umt5_xxl_random.safetensors", "wan_vae_random.safetensors")
+        ("liveditor_nano_text_encoder.safetensors", "liveditor_nano_vae.safetensors") if small else (TEXT_ENCODER, VAE)
     )
     return {
         "video": ("LoadVideo", {"file": f"{width}x{height}x{frames}.mp4"}),
         "load": (
             "LoadLIVEditor",
-            {"checkpoint": f"{weights}.safetensors", "weight_type": "default", "text_encoder": text, "vae": vae},
+            {"checkpoint": file_of(weights), "weight_type": "default", "text_encoder": text, "vae": vae},
         ),
         "source": (
             "EncodeSourceVideo",
@@ -310,6 +269,7 @@ def run_rows(base, cap, rows, options):
                 }
                 print(f"--- {name}\n{report}", flush=True)
                 if seconds is None:
+                    print(server.log.read_text(errors="replace")[-6000:], flush=True)
                     continue
                 each = seconds_per_step(first[1])
                 result = name | {
@@ -337,6 +297,7 @@ def main():
     parser.add_argument("--small", action="store_true", help="tiny models, to try this script without a GPU")
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--server", default="", type=str.split, help="arguments for ComfyUI, as one string")
+    parser.add_argument("--gguf-pack", type=Path, help="folder of ComfyUI-GGUF, for weight types of GGUF")
     parser.add_argument("--make-models", help=argparse.SUPPRESS)
     options = parser.parse_args()
     base = options.folder or Path(tempfile.mkdtemp())
@@ -350,8 +311,10 @@ def main():
         (base / name).mkdir(parents=True, exist_ok=True)
     if not (base / "custom_nodes" / "liveditor").exists():
         (base / "custom_nodes" / "liveditor").symlink_to(ROOT)
+    if options.gguf_pack and not (base / "custom_nodes" / "ComfyUI-GGUF").exists():
+        (base / "custom_nodes" / "ComfyUI-GGUF").symlink_to(options.gguf_pack.resolve())
     wanted = sorted({row[3] for row in rows})
-    if not all((base / "models" / "diffusion_models" / f"{weights}.safetensors").is_file() for weights in wanted):
+    if not all((base / "models" / "diffusion_models" / file_of(weights)).is_file() for weights in wanted):
         subprocess.run(
             [
                 sys.executable,
