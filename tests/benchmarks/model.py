@@ -29,7 +29,8 @@ if "liveditor" not in sys.modules:
     package.__path__ = [str(ROOT)]
     sys.modules["liveditor"] = package
 from liveditor.liveditor_core.attention.config import OPTIONS_KEY, SparseAttentionConfig  # noqa: E402
-from liveditor.liveditor_core.checkpoint.convert import QUANTISED, fp8_scale, to_fp8  # noqa: E402
+from liveditor.liveditor_core.checkpoint.quantise import fp8_scale, to_fp8  # noqa: E402
+from liveditor.liveditor_core.checkpoint.weights import QUANTISED  # noqa: E402
 from liveditor.liveditor_core.model import registration  # noqa: E402
 from liveditor.liveditor_core.model.dense_attention import choose_dense_attention  # noqa: E402
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "support"), str(Path(__file__).resolve().parent)]
 
-import model as calls
-import random_14b
-import torch
+import model as calls  # noqa: E402
+import random_14b  # noqa: E402
+import torch  # noqa: E402
 
-import comfy.model_management
-import folder_paths
-from liveditor.liveditor_core.checkpoint.weight_types import WEIGHT_TYPES
-from liveditor.liveditor_core.model import load, registration
+import comfy.model_management  # noqa: E402
+import folder_paths  # noqa: E402
+from liveditor.liveditor_core.checkpoint.weight_types import WEIGHT_TYPES  # noqa: E402
+from liveditor.liveditor_core.model import load, registration  # noqa: E402
 
 GIB = 2**30
 TYPES = "bf16 fp8_e4m3fn_scaled int8_tensorwise int8_convrot gguf_q8_0 gguf_q4_1"
@@ -77,7 +77,7 @@ def main():
             comfy.model_management.load_models_gpu([patcher], memory_required=needed, minimum_memory_required=needed)
             calls.Shape("480x272x17").call(patcher.model)  # the first transfer of all
             for shape in shapes:
-                rows.append(calls.measure(name, shape, patcher, 2, offloaded=True))
+                rows.append(calls.measure(name, shape, patcher, 1, offloaded=True))
             comfy.model_management.unload_all_models()
         for row in rows:
             row.setdefault("bytes", path.stat().st_size)
