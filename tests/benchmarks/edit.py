@@ -1,6 +1,6 @@
 """Whole edits by a real ComfyUI server with full-size random weights: seconds, GPU memory and RAM.
 
-    python tasks.py python tests/benchmarks/edit.py --rows "960x544x81 fp8_e4m3fn_scaled; 832x480x33 bf16 24" --csv edit.csv
+    python tasks.py python tests/benchmarks/edit.py --rows "832x480x33 fp8_e4m3fn_scaled 8; 832x480x33 bf16"
 
 A row is WIDTHxHEIGHTxFRAMES, the weight type, and optionally a cap on GPU memory in GiB: another process holds the
 rest of the card, so the host sees a smaller one and cannot allocate more, as on a small card; but computes at this
