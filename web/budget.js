@@ -62,11 +62,14 @@ export function speedUp(fraction, target) {
 }
 
 /**
- * The size that an Encode Source Video node asks for; of automatic sizes the wide one.
+ * The size that an Encode Source Video node asks for.
  *
- * @param length frames of the whole clip, for where all of them are edited; the trained number where it is not known.
+ * @param clip what is known of the clip: {frames, sizes}, from the start that is asked for, by automatic size. Else the
+ *     wide size, and the trained number of frames where all of them are edited.
  */
-export function sizeOf(values, length) {
-  const [width, height] = LARGEST_OF[values?.size] ?? [values?.width ?? 960, values?.height ?? 544];
-  return { width, height, frames: values?.max_frames || length || TRAINED.frames };
+export function sizeOf(values, clip) {
+  const automatic = clip?.sizes[values?.size] ?? LARGEST_OF[values?.size];
+  const [width, height] = automatic ?? [values?.width ?? 960, values?.height ?? 544];
+  const frames = Math.min(values?.max_frames || Infinity, clip?.frames ?? Infinity);
+  return { width, height, frames: isFinite(frames) ? frames : TRAINED.frames };
 }

@@ -6,18 +6,43 @@ import { app } from "../../scripts/app.js";
 const SETTLED = 3; // refreshes for which a part stays as it is before the server is asked
 const TRAINED_FPS = 16;
 const LOADER = "LoadVideo"; // the node whose choice the server can find; others may have changed the video
+const OF_THE_SUBGRAPH = -10; // ComfyUI's id for what leads to the inputs of a subgraph
 const AT_WORK = 0; // neither muted nor bypassed
 
+/** The values of a node's widgets, or of what is connected to them: a primitive, or the subgraph around the node. */
 export function values(node) {
-  return Object.fromEntries((node?.widgets ?? []).map((widget) => [widget.name, widget.value]));
+  const valueOf = (widget) => {
+    const outer = outside(node, widget.name), named = ({ name }) => name === outer.name;
+    return (primitive(connected(node, widget.name)) ?? outer.node.widgets?.find(named) ?? widget).value;
+  };
+  return Object.fromEntries((node?.widgets ?? []).map((widget) => [widget.name, valueOf(widget)]));
 }
 
-/** The node that is connected to an input, through reroutes. */
-export function connected(node, name) {
-  const slot = node?.inputs?.findIndex((input) => input.name === name) ?? -1;
-  let found = slot < 0 || !node.graph ? null : node.getInputNode(slot);
-  while (found?.type === "Reroute") found = found.getInputNode(0);
-  return found;
+/** Of these widgets of a node, those whose values other nodes will compute. */
+export function computed(node, names) {
+  return names.filter((name) => connected(node, name) && !primitive(connected(node, name)));
+}
+
+function primitive(node) {
+  return node?.type.startsWith("Primitive") ? node.widgets?.find(({ name }) => name === "value") : undefined;
+}
+
+/** An input of a node; where the input of a subgraph leads to it, that of the node that stands for the subgraph. */
+function outside(node, name) {
+  const link = node?.graph?.getLink(node.inputs?.find((input) => input.name === name)?.link);
+  if (Number(link?.origin_id) !== OF_THE_SUBGRAPH) return { node, name };
+  const root = node.graph.rootGraph;
+  const graphs = [root, ...root.subgraphs.values()];
+  const around = graphs.flatMap(({ nodes }) => nodes).filter(({ subgraph }) => subgraph === node.graph);
+  return around.length === 1 ? outside(around[0], node.graph.inputs[link.origin_slot].name) : { node, name };
+}
+
+/** The node that is connected to an input, through reroutes and from outside of subgraphs. */
+export function connected(inner, input) {
+  const { node, name } = outside(inner, input);
+  const slot = node?.inputs?.findIndex((each) => each.name === name) ?? -1;
+  const found = slot < 0 || !node.graph ? null : node.getInputNode(slot);
+  return found?.type === "Reroute" ? connected(found, found.inputs[0].name) : found;
 }
 
 /** The node whose video counts: the connected Encode Source Video, else the only one of the graph. */

@@ -3,11 +3,12 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { denseFraction, PRESETS, sizeOf, speedUp, targetTokens, windowsOf } from "./budget.js";
-import { askClip, encoder, extent, follow, keepInPlace, sampler, values } from "./graph.js";
+import { askClip, computed, encoder, extent, follow, keepInPlace, sampler, values } from "./graph.js";
 import { inLanguage } from "./words.js";
 
 const CUSTOM = "custom";
 const DENSE = "Dense";
+const OF_THE_SIZE = ["size", "width", "height", "fps", "start", "max_frames"];
 const REFRESH = 100; // milliseconds; the only way that sees dragging, typing, loading, undo and other nodes alike
 const WORDS = {
   en: {
@@ -21,6 +22,7 @@ const WORDS = {
     at: (size, tokens) => `at ${size.width}x${size.height}, ${size.frames} frames: ${tokens} tokens`,
     each: (size, tokens, count) =>
       `at ${size.width}x${size.height}, ${count} windows of ${size.frames} frames: ${tokens} tokens each`,
+    unknown: (names) => `; ${names} may be another when it runs`,
   },
   zh: {
     preset: "预设",
@@ -33,6 +35,7 @@ const WORDS = {
     at: (size, tokens) => `${size.width}x${size.height}，${size.frames} 帧：${tokens} 个 token`,
     each: (size, tokens, count) =>
       `${size.width}x${size.height}，${count} 个窗口，每个 ${size.frames} 帧、${tokens} 个 token`,
+    unknown: (names) => `；${names} 运行时才能确定`,
   },
 };
 
@@ -66,14 +69,13 @@ function budget(say, settings, speed, target) {
   return say.left(percent) + (times < 1.05 ? say.noFaster() : say.faster(times.toFixed(1), speed.measured));
 }
 
-/** How many frames the part has that a node edits, where all of them to the end of the clip are edited. */
-function lengthOf(node) {
+/** Of the clip that a node edits: the frames from its start on, and the sizes that automatic ones are. */
+function clipOf(node) {
   return follow(node, async (part, signal, tell) => {
-    if (part.frames) return tell(null);
     try {
       const clip = await askClip({ file: part.file, start: part.start, seconds: 0 }, signal);
-      const { fps, length } = extent(part, clip);
-      tell(length > 0 ? Math.max(1, Math.round(length * fps)) : null);
+      const { fps, length } = extent({ ...part, frames: 0 }, clip);
+      tell(length > 0 ? { frames: Math.max(1, Math.round(length * fps)), sizes: clip.sizes } : null);
     } catch {
       tell(null); // no server, or none that knows of clips
     }
@@ -108,11 +110,11 @@ app.registerExtension({
       const answer = await api.fetchApi(`/liveditor/attention?backend=${backend}`);
       if (answer.ok) speeds[backend] = await answer.json();
     };
-    const clip = lengthOf(node);
+    const clip = clipOf(node);
     const refresh = () => {
       keepInPlace(node, text);
-      const settings = values(node), sampling = sampler(node);
-      const whole = sizeOf(values(encoder(node)), clip.refresh());
+      const settings = values(node), sampling = sampler(node), encode = encoder(node);
+      const whole = sizeOf(values(encode), clip.refresh());
       const { count, frames } = windowsOf(whole.frames, sampling && values(sampling));
       const size = { ...whole, frames };
       const target = targetTokens(size);
@@ -120,7 +122,9 @@ app.registerExtension({
       if (!(settings.backend in speeds)) ask(settings.backend);
       const first = budget(say, settings, speeds[settings.backend], target);
       const second = count > 1 ? say.each : say.at;
-      const line = `${first}\n${second(size, (2 * target).toLocaleString("en"), count)}`;
+      const unknown = computed(encode, OF_THE_SIZE);
+      const line = `${first}\n${second(size, (2 * target).toLocaleString("en"), count)}` +
+        (unknown.length ? say.unknown(unknown.join(", ")) : "");
       if (text.textContent !== line) text.textContent = line;
       const name = presetOf(settings);
       if (preset.value !== name) {

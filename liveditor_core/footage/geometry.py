@@ -64,16 +64,17 @@ class Border(NamedTuple):
     share: float
 
 
-def preset_size(preset: str, width: int | Fraction, height: int | Fraction) -> tuple[int, int]:
+def preset_size(preset: str, width: int, height: int, pixel_aspect=1) -> tuple[int, int]:
     """The width and height to edit a source at.
 
     The nearest of the sizes that the model was trained at, if crop cuts off no more than NARROW there; else one of
     about the same area in the source's own shape, so that next to nothing of the picture is lost.
 
     Args:
-        width, height: of the source as it is shown.
+        width, height, pixel_aspect: of the source.
     """
     trained, tolerance = PRESETS[preset]
+    width = round(width * pixel_aspect)
 
     def cut(size):
         return _cut_share(width, height, *size)

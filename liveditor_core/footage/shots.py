@@ -7,6 +7,7 @@ import av
 import numpy as np
 
 from .file_clip import FileClip
+from .geometry import PRESETS, preset_size
 from .streams import refusal
 
 # Pictures are compared at this size: what changes with a shot is seen in it, and grain and small motion are not.
@@ -65,6 +66,7 @@ class Shots(NamedTuple):
     start: float  # where the part really begins: with the next picture, if that is about to come
     fps: float
     shots: list[float]  # when shots begin, in seconds of the clip
+    sizes: dict[str, tuple[int, int]]  # width and height of an edit of it, by automatic size
 
 
 def shots_of_file(path, start, seconds, check) -> Shots:
@@ -82,7 +84,8 @@ def shots_of_file(path, start, seconds, check) -> Shots:
     begin = clip.begin_at(Fraction(start).limit_denominator(10**6))
     try:
         shots = [] if seconds == 0 else shot_changes(clip, begin, seconds)
-        return Shots(float(clip.length()), float(begin), float(clip.rate), [float(time) for time in shots])
+        sizes = {preset: preset_size(preset, clip.width, clip.height, clip.pixel_aspect) for preset in PRESETS}
+        return Shots(float(clip.length()), float(begin), float(clip.rate), [float(time) for time in shots], sizes)
     except av.error.FFmpegError as error:
         raise refusal(clip.name, error) from error
 

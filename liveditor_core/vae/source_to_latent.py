@@ -28,7 +28,7 @@ class SizeWanted(NamedTuple):
     def of(self, clip) -> tuple[int, int]:
         """Width and height for a clip."""
         if self.preset != CUSTOM:
-            return preset_size(self.preset, round(clip.width * clip.pixel_aspect), clip.height)
+            return preset_size(self.preset, clip.width, clip.height, clip.pixel_aspect)
         for label, value in (("width", self.width), ("height", self.height)):
             if value % SIZE_STEP:
                 nearest = max(1, round(value / SIZE_STEP)) * SIZE_STEP

@@ -4,7 +4,7 @@ Found by search, dropped on an empty canvas between Load Video and Save Video, a
 """
 
 import host
-from canvas import press_run
+from canvas import open_workflow, press_run
 
 NAME = "Edit video (LIVEditor)"
 
@@ -42,3 +42,20 @@ def test_the_blueprint_is_found_and_edits_a_video(page, base):
     assert host.saved_file(outputs, base).stat().st_size > 0
     clip = next(output["liveditor_compare"][0] for output in outputs.values() if "liveditor_compare" in output)
     assert (clip["frames"], clip["width"], clip["height"]) == (9, 128, 64)
+
+
+def test_the_readout_inside_counts_what_is_set_outside(open_page, server):
+    with open_page(server) as page:
+        open_workflow(page, host.PACK / "subgraphs" / f"{NAME}.json")
+        page.evaluate("""() => { const edit = app.graph.nodes[0], load = LiteGraph.createNode('LoadVideo');
+            app.graph.add(load); load.connect(0, edit, 'video');
+            load.widgets.find(w => w.name === 'file').value = 'bikes.mp4';
+            for (const [name, value] of Object.entries({max_frames: 33, SAR: 0.125}))
+                edit.widgets.find(w => w.name === name || w.label === name).value = value;
+            app.canvas.setGraph(edit.subgraph); app.canvas.ds.scale = 1;
+            app.canvas.centerOnNode(edit.subgraph.nodes.find(n => n.type === 'SparseAttentionSettings')); }""")
+        page.wait_for_function(
+            "() => document.querySelector('.liveditor-budget')?.textContent.includes('1088x464, 33 frames')",
+            timeout=5_000,
+        )
+        assert page.locator(".liveditor-budget").text_content().startswith("32.0 %"), "SAR counts: released are 30.3 %"

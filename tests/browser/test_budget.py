@@ -3,6 +3,9 @@
 Presets and the readout while values are dragged, in both renderers and languages.
 """
 
+from fractions import Fraction
+
+import footage
 import host
 import pytest
 from canvas import RENDERERS, bring_into_view, open_workflow, renderer, set_setting
@@ -25,11 +28,20 @@ def set_value(page, name, value):
     page.evaluate(f"([name, value]) => {{ {NODE}.widgets.find(w => w.name === name).value = value }}", [name, value])
 
 
+def set_widgets_of(page, node_type, **widgets):
+    page.evaluate(
+        """([type, widgets]) => { for (const node of app.graph.nodes.filter(n => n.type === type))
+            for (const widget of node.widgets) if (widget.name in widgets) widget.value = widgets[widget.name]; }""",
+        [node_type, widgets],
+    )
+
+
 @pytest.fixture(params=RENDERERS)
 def settings_node(page, request):
-    """The node in view, by either renderer."""
+    """The node in view, by either renderer, beside a clip that the server does not know."""
     with renderer(page, request.param):
         open_workflow(page, WORKFLOW)
+        set_widgets_of(page, "LoadVideo", file="nowhere.mp4")
         bring_into_view(page, "SparseAttentionSettings", 1.6)
         page.wait_for_selector(READOUT, timeout=10_000)
         yield page
@@ -77,14 +89,6 @@ def test_the_size_of_the_connected_source_counts(settings_node):
     assert "960x544, 33 frames: 36,720 tokens" in readout(page, "36,720")
 
 
-def set_widgets_of(page, node_type, **widgets):
-    page.evaluate(
-        """([type, widgets]) => { for (const node of app.graph.nodes.filter(n => n.type === type))
-            for (const widget of node.widgets) if (widget.name in widgets) widget.value = widgets[widget.name]; }""",
-        [node_type, widgets],
-    )
-
-
 def test_one_window_of_a_long_clip_counts(settings_node):
     page = settings_node
     set_widgets_of(page, "EncodeSourceVideo", max_frames=321)
@@ -100,15 +104,78 @@ def test_all_of_a_clip_is_as_long_as_the_server_says(settings_node):
     set_widgets_of(page, "EncodeSourceVideo", max_frames=0)
     assert "3 windows of 65 frames" in readout(page, "3 windows")
     set_widgets_of(page, "EncodeSourceVideo", start=6.0)
-    assert "at 960x544, 64 frames:" in readout(page, "64 frames")
+    assert "at 1088x464, 64 frames:" in readout(page, "64 frames")
     set_widgets_of(page, "EncodeSourceVideo", fps="as the source")  # 25
     assert "2 windows of 61 frames" in readout(page, "2 windows")
     set_widgets_of(page, "LoadVideo", file="nowhere.mp4")
     assert "at 960x544, 81 frames:" in readout(page, "81 frames")
 
 
+@pytest.fixture
+def small_clips(base):
+    """Clips beside bikes.mp4: of 9:16, and of pixels twice as high as wide; both of two seconds."""
+    clips = {
+        "portrait.mp4": footage.Clip(size=(90, 160), stamps=footage.steady(25, 50)),
+        "tall_pixels.mkv": footage.Clip(
+            "mkv", size=(160, 80), stamps=footage.steady(25, 50), pixel_aspect=Fraction(1, 2)
+        ),
+    }
+    for name, clip in clips.items():
+        footage.write(clip, base / "input" / name)
+    yield
+    for name in clips:
+        (base / "input" / name).unlink()
+
+
+def choose_clip(page, name):
+    """As one that the server has listed."""
+    page.evaluate(
+        """name => { const widget = app.graph.nodes.find(n => n.type === 'LoadVideo').widgets.find(w => w.name ===
+            'file'); if (!widget.options.values.includes(name)) widget.options.values.push(name);
+            widget.value = name; }""",
+        name,
+    )
+
+
+def test_the_shape_and_the_length_of_the_clip_count(settings_node, small_clips):
+    page = settings_node
+    choose_clip(page, "portrait.mp4")
+    assert readout(page, "at 544x960, 32 frames"), "max_frames is 81, and the clip shorter"
+    set_widgets_of(page, "EncodeSourceVideo", size="auto small model")
+    assert readout(page, "at 128x224, 32 frames")
+    choose_clip(page, "tall_pixels.mkv")
+    assert readout(page, "at 192x192, 32 frames")
+    set_widgets_of(page, "EncodeSourceVideo", max_frames=17, start=0.5, size="auto 480p")
+    assert readout(page, "at 624x624, 17 frames")
+    set_widgets_of(page, "EncodeSourceVideo", start=1.5)
+    assert readout(page, "at 624x624, 8 frames")
+    set_widgets_of(page, "EncodeSourceVideo", size="custom", width=320, height=176)
+    assert readout(page, "at 320x176, 8 frames")
+
+
+def connect_to(page, name, make):
+    """Connect what `make`, JavaScript, gives to a widget of Encode Source Video, through a reroute."""
+    page.evaluate(f"""() => {{ const encode = app.graph.nodes.find(n => n.type === 'EncodeSourceVideo');
+        const add = type => {{ const node = LiteGraph.createNode(type); app.graph.add(node); return node; }};
+        const set = (node, value) => {{ node.widgets.find(w => w.name === 'value').value = value; return node; }};
+        const reroute = add('Reroute');
+        ({make}).connect(0, reroute, 0);
+        reroute.connect(0, encode, encode.inputs.findIndex(i => i.name === '{name}')); }}""")
+
+
+def test_what_is_connected_to_a_widget_counts(settings_node):
+    page = settings_node
+    connect_to(page, "max_frames", "set(add('PrimitiveInt'), 33)")
+    assert readout(page, "33 frames").endswith("at 960x544, 33 frames: 36,720 tokens")
+    connect_to(page, "max_frames", "add('GetImageSize')")
+    assert readout(page, "may be").endswith(
+        "at 960x544, 81 frames: 85,680 tokens; max_frames may be another when it runs"
+    )
+
+
 def test_the_sampler_that_the_model_leads_to_counts(page):
     open_workflow(page, WORKFLOW)
+    set_widgets_of(page, "LoadVideo", file="nowhere.mp4")
     set_widgets_of(page, "EncodeSourceVideo", max_frames=321)
     page.evaluate(f"""() => {{ const find = type => app.graph.nodes.find(n => n.type === type);
         const add = type => {{ const node = LiteGraph.createNode(type); app.graph.add(node); return node; }};
@@ -208,7 +275,7 @@ def test_a_server_that_does_not_answer_promises_nothing(other_machines, reports)
     with other_machines.expect_response("**/liveditor/attention?backend=auto"):
         open_workflow(other_machines, WORKFLOW)
     other_machines.wait_for_timeout(250)
-    assert readout(other_machines, "85,680 tokens").startswith("30.3 % of dense attention\n")
+    assert readout(other_machines, "82,824 tokens").startswith("30.3 % of dense attention\n")
     assert reports and all("500 (Internal Server Error)" in report for report in reports), "the browser's own words"
     reports.clear()
 

@@ -30,7 +30,9 @@ def refused(client, **query):
 
 def test_shots_of_a_file_and_of_a_part(client):
     whole = ask(client, file="bikes.mp4")
-    assert whole == {"length": 10.0, "start": 0.0, "fps": 25.0, "shots": BIKES}
+    sizes = {"auto 540p": [960, 544], "auto 480p": [832, 480], "auto small model": [256, 112]}
+    assert whole | {"sizes": None} == {"length": 10.0, "start": 0.0, "fps": 25.0, "shots": BIKES, "sizes": None}
+    assert whole["sizes"].keys() == sizes.keys()
     assert ask(client, file="bikes.mp4 [input]", start=1.25, seconds=5) == whole | {"start": 1.28, "shots": BIKES[1:3]}
     assert ask(client, file="bikes.mp4", seconds=0) == whole | {"shots": []}
     assert ask(client, file="bikes.mp4", start=100, seconds=1)["shots"] == []
