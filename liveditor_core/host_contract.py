@@ -193,6 +193,8 @@ NEEDED = {
         "comfy.text_encoders.wan.WanT5Model",
         "def comfy.text_encoders.wan.WanT5Model.encode_token_weights(token_weight_pairs)",
         "comfy.text_encoders.wan.WanT5Tokenizer",
+        "comfy.text_encoders.wan.WanT5Tokenizer.__init__(embedding_directory, tokenizer_data)",
+        "def comfy.text_encoders.wan.WanT5Tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)",
         "comfy.utils.calculate_parameters(sd)",
         "comfy.utils.load_torch_file(ckpt, *, safe_load, return_metadata)",
         "node_helpers.conditioning_set_values(conditioning, values)",
@@ -237,6 +239,7 @@ NEEDED = {
         "comfy.patcher_extension.WrappersMP.OUTER_SAMPLE",
         "comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE",
         "comfy.samplers.CFGGuider().model_patcher",
+        "comfy.samplers.CFGGuider().conds",
         "comfy.samplers.CFGGuider().inner_model",
     ),
     (SAMPLER,): (

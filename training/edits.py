@@ -6,6 +6,8 @@ never are.
 
 import torch
 
+from liveditor.liveditor_core.model.known_words import words_of
+
 LUMA = (0.299, 0.587, 0.114)
 SEPIA = ((0.393, 0.769, 0.189), (0.349, 0.686, 0.168), (0.272, 0.534, 0.131))
 NIGHT = (0.16, 0.26, 0.55)
@@ -506,6 +508,20 @@ def all_sentences(choose):
         for form in FORMS
     ]
     return phrases + [(name, sentence) for name, sentence in forms if sentence.lower() not in SPOKEN_FOR]
+
+
+def words() -> list[str]:
+    """Every word of the training's instructions, sorted."""
+    groups = (
+        *PHRASES.values(),
+        *LOOKS.values(),
+        THINGS,
+        BEFORE,
+        AFTER,
+        JOIN,
+        [form.format(look="", thing="") for form in FORMS],
+    )
+    return sorted(words_of(" ".join(text for group in groups for text in group)))
 
 
 def apply(names, x):

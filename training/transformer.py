@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import comfy.model_management
 from liveditor.liveditor_core.attention.config import SparseAttentionConfig
 from liveditor.liveditor_core.checkpoint.check import SMALL_TEXT_ENCODER
+from liveditor.liveditor_core.model.known_words import METADATA_KEY
 
 from .common import (
     CLIP,
@@ -28,7 +29,7 @@ from .common import (
     set_learning_rate,
 )  # before anything of ComfyUI
 from .data import Scenes, read_pictures, read_video
-from .edits import EDITS, apply, ask
+from .edits import EDITS, apply, ask, words
 from .nano import MODEL, RECOMMENDED, TEXT_ENCODER, Editor, vocabulary
 from .vae import Autoencoder
 
@@ -244,7 +245,11 @@ def save_text_encoder(folder, text):
         folder / TEXT_ENCODER,
         text.host_weights(),
         MODEL_METADATA
-        | {"what": "liveditor-nano text encoder: T5, small", SMALL_TEXT_ENCODER: json.dumps(text.config)},
+        | {
+            "what": "liveditor-nano text encoder: T5, small",
+            SMALL_TEXT_ENCODER: json.dumps(text.config),
+            METADATA_KEY: " ".join(words()),
+        },
     )
 
 

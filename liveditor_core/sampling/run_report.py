@@ -12,6 +12,7 @@ import comfy.patcher_extension
 from ..attention.config import SparseAttentionConfig
 from ..attention.observers import RUN_KEY
 from ..attention.plan import plan_attention
+from ..model.known_words import describe_unknown
 from ..model.lora import loras_of
 from .failures import explain
 
@@ -138,6 +139,7 @@ def _sample_and_report(executor, guider, sigmas, extra_args, callback, noise, *a
     steps = len(sigmas) - 1
     if steps < 1 or torch.is_grad_enabled():  # training comes this way too
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+    report.notes += describe_unknown(guider.conds.get("positive", ()))
     try:
         with report.run(guider.model_patcher, steps, step_times):
             return executor(guider, sigmas, extra_args, each_step, noise, *args, **kwargs)

@@ -7,6 +7,7 @@ The first four thresholds are those that were asked of the model before it was t
 
 import copy
 import json
+import random
 import statistics
 from fractions import Fraction
 
@@ -20,7 +21,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from liveditor.training import nano, score
+from liveditor.liveditor_core.model.known_words import words_of
+from liveditor.training import edits, nano, score
 from liveditor.training.edits import EDITS, HELD_OUT
 
 ROUND_TRIP = 26.0  # dB PSNR, mean over the parts
@@ -188,6 +190,53 @@ def test_the_demo_workflow_says_what_the_files_recommend():
     assert values("LIVEditSampler")[2:5] == [recommended[name] for name in ("steps", "cfg", "shift")]
     assert values("LIVEditSampler")[7:9] == [33, 8]  # windows of a length that it was trained on
     assert score.asked_edit(values("CLIPTextEncode")[0])
+
+
+def test_it_says_which_words_it_never_saw(server, demo):
+    def run(text):
+        prompt = copy.deepcopy(demo.prompt)
+        encode, sampler = (host.key_of(prompt, name) for name in ("EncodeSourceVideo", "LIVEditSampler"))
+        host.set_inputs(prompt, "LIVEditSampler", steps=1, cfg=2)
+        host.set_inputs(prompt, "EncodeSourceVideo", size="custom", width=64, height=64, max_frames=1)
+        asked = prompt[sampler]["inputs"]
+        prompt[asked["positive"][0]]["inputs"]["text"] = text
+        prompt |= {
+            "report": {"class_type": "PreviewAny", "inputs": {"source": [sampler, 1]}},
+            "stock": {
+                "class_type": "KSampler",
+                "inputs": {
+                    "model": asked["model"],
+                    "positive": [encode, 1],
+                    "negative": [encode, 2],
+                    "latent_image": [encode, 3],
+                    "seed": 1,
+                    "steps": 1,
+                    "cfg": 2.0,
+                    "sampler_name": "euler",
+                    "scheduler": "simple",
+                    "denoise": 1.0,
+                },
+            },
+            "show": {"class_type": "PreviewAny", "inputs": {"source": ["stock", 0]}},
+        }
+        host.set_inputs(prompt, "EncodeSourceVideo", positive=asked["positive"], negative=asked["negative"])
+        before = len(server.log_text())
+        return server.client.run(prompt)["report"]["text"][0], server.log_text()[before:]
+
+    line = "the small model was never trained on snowy, winter's: "
+    report, log = run("Turn it into a (Snowy:1.2) NIGHT, black-and-white, like a winter's night")
+    assert line in report and log.count(line) == 2, "LIVEdit Sampler's report and that of a stock sampler"
+    report, log = run("Make it black and white, please.")
+    assert "never trained on" not in report + log, "the negative prompt's words do not count"
+
+
+def test_the_words_that_it_saw_are_those_of_its_training():
+    with safe_open(host.PACK / "models" / "text_encoders" / nano.TEXT_ENCODER, "pt") as file:
+        assert file.metadata()["liveditor_words"].split() == edits.words()
+    for group in (*edits.PHRASES.values(), *edits.LOOKS.values()):
+        assert set(words_of(" ".join(group))) <= set(edits.words())
+    asked = " ".join(edits.ask([name, other], random.Random(7).choice) for name in EDITS for other in EDITS)
+    assert set(words_of(asked)) <= set(edits.words())
 
 
 def test_it_fits_into_the_repository():
