@@ -16,6 +16,7 @@ from liveditor.liveditor_core import host_contract
 from liveditor.nodes import LIVEditorExtension
 
 COMFY, COMFY_TEST = (str(Path(sys.executable).with_name(name)) for name in ("comfy", "comfy-test"))
+TEMPLATES = sorted((host.PACK / "workflows").glob("*.json"))
 
 
 def test_import_is_quick_and_changes_nothing_of_the_host():
@@ -35,7 +36,7 @@ def test_a_host_that_cannot_replace_nodes_has_them_all_the_same(monkeypatch):
     assert len(asyncio.run(extension.get_node_list())) == len(host_contract.NODES)
 
 
-@pytest.mark.parametrize("path", sorted((host.PACK / "workflows").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_workflow_validates(client, path, tmp_path):
     info = client.get("object_info")
     # The models that the workflow names are not on this machine; everything else must be right.
@@ -64,6 +65,14 @@ def test_workflow_validates(client, path, tmp_path):
     )
     answer = json.loads(run.stdout.strip().splitlines()[-1])
     assert answer["ok"] and not answer["data"].get("warnings"), answer
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_a_template_says_what_to_choose(path):
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    titles = [node.get("title") or node["type"] for node in graph["nodes"]]
+    (note,) = [node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote"]
+    assert note.split("\n\n")[1].startswith("**Choose** a clip in *Video to edit*") and "Video to edit" in titles
 
 
 def test_node_package_validates():
