@@ -260,6 +260,8 @@ NEEDED = {
         "comfy.sample.sample_custom(model, noise, cfg, sampler, sigmas, positive, negative, latent_image, *, "
         "noise_mask, callback, disable_pbar, seed)",
         "comfy.samplers.KSAMPLER(sampler_function, *, extra_options)",
+        "comfy.patcher_extension.WrappersMP.PREDICT_NOISE",
+        "comfy.samplers.CFGGuider().cfg",
         "comfy.utils.PROGRESS_BAR_ENABLED",
     ),
 }

@@ -141,6 +141,19 @@ class LIVEditSampler(io.ComfyNode):
                     tooltip="Minutes from one saving of the unfinished edit to the next, 0 for none. After a crash, an "
                     "interrupt or a restart the same run goes on from there.",
                 ),
+                io.Float.Input(
+                    "cfg_until",
+                    display_name="cfg until",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    round=0.001,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Share of the steps that run with cfg, the first ones. The others run without the negative "
+                    "prompt, in half the time. Released: 1, all.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The edited video as a latent, for Decode Video."),
@@ -171,6 +184,7 @@ class LIVEditSampler(io.ComfyNode):
         window=DEFAULT.frames,
         overlap=DEFAULT.overlap,
         keep_every=KEEP_EVERY,
+        cfg_until=1.0,
     ) -> io.NodeOutput:
         require_liveditor(model, NAME)
         with named(NAME):
@@ -194,6 +208,7 @@ class LIVEditSampler(io.ComfyNode):
                     redo=None if earlier is None else Redo(earlier, redo_from, redo_to),
                     keeping=cls._keeping(keep_every),
                     say=cls._say,
+                    cfg_until=cfg_until,
                 )
             )
 

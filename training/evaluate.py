@@ -67,19 +67,11 @@ class Nano:
             self.model, sar, srr, flat, "pytorch" if ratios else "dense", "sharpest (as released)"
         ).result[0]
 
-    def edit(self, model, source, text, seed=42):
-        """Latent of an edit."""
-        conditioning = host_nodes.CLIPTextEncode().encode(self.clip, text)[0]
-        return LIVEditSampler.execute(
-            model,
-            conditioning,
-            conditioning,
-            source,
-            seed,
-            RECOMMENDED["steps"],
-            RECOMMENDED["cfg"],
-            RECOMMENDED["shift"],
-        ).result[0]
+    def edit(self, model, source, text, seed=42, **settings):
+        """Latent of an edit; settings are inputs of LIVEdit Sampler other than recommended."""
+        positive, negative = (host_nodes.CLIPTextEncode().encode(self.clip, each)[0] for each in (text, ""))
+        settings = {name: RECOMMENDED[name] for name in ("steps", "cfg", "shift")} | settings
+        return LIVEditSampler.execute(model, positive, negative, source, seed, **settings).result[0]
 
     def frames_of(self, latent, source):
         """[T, H, W, 3] in [0, 1]"""

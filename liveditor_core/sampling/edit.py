@@ -17,6 +17,7 @@ from ..footage.errors import FootageError
 from ..footage.regions import LATENT_KEY, latent_mask
 from ..footage.source_video import SourceVideo
 from ..model.registration import SOURCE_KEY
+from .cfg_until import describe_cfg, end_cfg, steps_with_cfg
 from .edit_progress import EditProgress
 from .failures import forget_frames
 from .fingerprint import code_version, fingerprint
@@ -52,6 +53,7 @@ def edit(
     redo: Redo | None = None,
     keeping: Keeping | None = None,
     say=None,
+    cfg_until=1.0,
 ):
     """Edit a source video; the same as the host's KSampler with `flow_unipc` and `wan_flow` where one window holds it.
 
@@ -64,6 +66,7 @@ def edit(
         redo: edit only a range of an earlier edit; all else stays as it was.
         keeping: keep the state, and go on from it if this very run was stopped; None for neither.
         say: gets a line now and then on how far the edit is, for the node at work.
+        cfg_until: share of the steps that run with cfg, rounded up; the others run with the positive prompt alone.
 
     Returns:
         The host's LATENT, which remembers the mask; and the report of the run.
@@ -92,6 +95,11 @@ def edit(
     model = clone_for_a_run(model)
     _set_shift(model, shift)
     report_run_into(model, report)
+    sigmas = wan_flow_sigmas(shift, steps)
+    guided = steps if cfg == 1 else steps_with_cfg(cfg_until, steps)
+    if guided < steps:
+        end_cfg(model, sigmas, guided)
+        report.notes.append(describe_cfg(cfg, guided, steps))
     latent, cells = _start(source, mask, redo)
     source_latent = part.source_latent(source)
     # What a mask keeps of windows' own first frames are pictures of their own, as in the source.
@@ -103,13 +111,13 @@ def edit(
         model,
         seed,
         report.notes.append,
-        settings=[steps, cfg, shift],
+        settings=[steps, cfg, shift, guided],
         conditionings=[positive, negative],
         tensors=[source_latent, start, noise_mask],
         windows=[window[:3] for window in part.windows],
     )
     done = 0 if keeper is None else keeper.step * len(part.windows) + keeper.window
-    progress = EditProgress(model, steps, len(part.windows), done, say)
+    progress = EditProgress(model, steps, len(part.windows), done, say, double=guided)
     if in_windows:
         report.notes.append(describe_windows(part.windows))
         model.model_options[HANDLER] = WindowHandler(part.windows, progress.window_done, keeper)
@@ -120,7 +128,7 @@ def edit(
             part.of(comfy.sample.prepare_noise(source.latent, seed)),
             cfg,
             comfy.samplers.KSAMPLER(sample_flow_unipc, extra_options={"keeper": keeper}),
-            wan_flow_sigmas(shift, steps),
+            sigmas,
             asked,
             unwanted,
             start,

@@ -13,10 +13,12 @@ class EditProgress:
         steps, windows: of the edit.
         done: calls that an earlier run did.
         say: gets a line for the node at work, or None.
+        double: steps that take twice as long as those after them.
     """
 
-    def __init__(self, model, steps: int, windows: int, done: int, say=None):
+    def __init__(self, model, steps: int, windows: int, done: int, say=None, double: int = 0):
         self._windows, self._total, self._done, self._say = windows, steps * windows, done, say
+        self._double = double * windows
         self._show = _host_s(model, self._total)
         self._first = self._said = None  # when the first call ended, which loads and compiles; and what was said last
         self._begun = done
@@ -36,9 +38,12 @@ class EditProgress:
         elif (
             self._say is not None and self._done < self._total and (self._said is None or now - self._said >= SAY_EVERY)
         ):
-            each = (now - self._first) / (self._done - self._begun - 1)
-            self._say(self._line(each * (self._total - self._done)))
+            pace = (now - self._first) / (self._work(self._done) - self._work(self._begun + 1))
+            self._say(self._line(pace * (self._work(self._total) - self._work(self._done))))
             self._said = now
+
+    def _work(self, calls):
+        return calls + min(calls, self._double)
 
     def _line(self, seconds):
         step, window = divmod(self._done, self._windows)

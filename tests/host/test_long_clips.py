@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sampling import recording, source_video
+from sampling import Calls, Quick, source_video
 
 import comfy.model_management
 import comfy.samplers
@@ -49,38 +49,6 @@ def run(tiny_model, source, texts):
         return edit(model, *positional, options.pop("source", source), **defaults | options)
 
     return run
-
-
-class Calls:
-    """The calls of a model: target and source of every one."""
-
-    def __init__(self, model, stop_after=None):
-        self.of, self._stop_after = [], stop_after
-        self.model = recording(model, self._record)
-
-    def _record(self, x, source):
-        if self._stop_after is not None and len(self.of) >= self._stop_after:
-            raise InterruptProcessingException
-        self.of.append((x.clone(), source.clone()))
-
-    def __len__(self):
-        return len(self.of)
-
-
-class Quick(Calls):
-    """The same with a function of latent, source and noise level in place of the transformer, in no time."""
-
-    def __init__(self, model, stop_after=None):
-        self.of, self._stop_after = [], stop_after
-        self.model = model.clone()
-        self.model.set_model_unet_function_wrapper(self._call)
-
-    def _call(self, _, args):
-        x, source = args["input"], args["c"][SOURCE_KEY]
-        self._record(x, source)
-        text = args["c"]["c_crossattn"].float().mean((1, 2)).view(-1, 1, 1, 1, 1)
-        level = args["timestep"].view(-1, 1, 1, 1, 1)
-        return torch.tanh(x.float() * (1 + level / 9) + source + 99 * text) + x.float().roll(1, 2) / 9
 
 
 def test_a_window_is_all_that_the_model_sees(run, tiny_model, source):

@@ -6,6 +6,7 @@ import torch
 
 import comfy.patcher_extension
 import nodes as host_nodes
+from comfy.model_management import InterruptProcessingException
 from liveditor.liveditor_core.footage.frames_clip import FramesClip
 from liveditor.liveditor_core.footage.source_video import SourceVideo
 from liveditor.liveditor_core.model.registration import SOURCE_KEY
@@ -55,3 +56,35 @@ def source_video(latent, frames=None, vae=None):
         fit="crop",
         vae=vae,
     )
+
+
+class Calls:
+    """The calls of a model: target and source of every one."""
+
+    def __init__(self, model, stop_after=None):
+        self.of, self._stop_after = [], stop_after
+        self.model = recording(model, self._record)
+
+    def _record(self, x, source):
+        if self._stop_after is not None and len(self.of) >= self._stop_after:
+            raise InterruptProcessingException
+        self.of.append((x.clone(), source.clone()))
+
+    def __len__(self):
+        return len(self.of)
+
+
+class Quick(Calls):
+    """The same with a function of latent, source and noise level in place of the transformer, in no time."""
+
+    def __init__(self, model, stop_after=None):
+        self.of, self._stop_after = [], stop_after
+        self.model = model.clone()
+        self.model.set_model_unet_function_wrapper(self._call)
+
+    def _call(self, _, args):
+        x, source = args["input"], args["c"][SOURCE_KEY]
+        self._record(x, source)
+        text = args["c"]["c_crossattn"].float().mean((1, 2)).view(-1, 1, 1, 1, 1)
+        level = args["timestep"].view(-1, 1, 1, 1, 1)
+        return torch.tanh(x.float() * (1 + level / 9) + source + 99 * text) + x.float().roll(1, 2) / 9
