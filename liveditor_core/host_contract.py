@@ -232,6 +232,14 @@ NEEDED = {
         "comfy.sd.VAE().vae_dtype",
         "comfy.sd.VAE.vae_output_dtype()",
     ),
+    (LOAD, SETTINGS): (
+        "comfy.model_management.current_loaded_models",
+        "comfy.model_management.extra_reserved_memory()",
+        "comfy.model_management.get_free_memory(dev)",
+        "comfy.model_management.get_total_memory(dev)",
+        "comfy.model_management.minimum_inference_memory()",
+        "comfy.model_patcher.ModelPatcher.model_size()",
+    ),
     (LOAD, SETTINGS, SAMPLER, RECORD): (
         "comfy.model_management.get_torch_device()",
         "comfy.model_patcher.ModelPatcher.add_wrapper_with_key(wrapper_type, key, wrapper)",

@@ -40,9 +40,10 @@ class LIVEditorExtension(ComfyExtension):
 
             flow_unipc.register()
         if not self.losses.nodes:
-            from . import attention_route, shots_route
+            from . import attention_route, fit_route, shots_route
 
             attention_route.register()
+            fit_route.register()
             shots_route.register()
             if host_contract.OLD_IDS not in self.losses.features:
                 from . import old_ids

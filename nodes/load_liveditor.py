@@ -7,6 +7,7 @@ import torch
 import folder_paths
 from comfy_api.latest import io
 
+from ..liveditor_core.model.fit import describe, fit, lacks_ram, this_machine
 from ..liveditor_core.model.load import load_files
 from ..liveditor_core.sampling.run_report import report_runs
 from .types import CATEGORY, named
@@ -70,11 +71,11 @@ class LoadLIVEditor(io.ComfyNode):
             return None
         return [
             (path, os.path.getsize(path), os.path.getmtime(path)) if path else None
-            for path in cls._paths(checkpoint, text_encoder, vae)
+            for path in cls.paths(checkpoint, text_encoder, vae)
         ]
 
     @staticmethod
-    def _paths(*names):
+    def paths(*names):
         """Where the files are; None for one that is in none of its folders. A linked name may be any path."""
         folders = (GGUF if names[0].lower().endswith(".gguf") else FOLDERS[0], *FOLDERS[1:])
         return [
@@ -85,7 +86,7 @@ class LoadLIVEditor(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint, weight_type, text_encoder, vae) -> io.NodeOutput:
         names = (checkpoint, text_encoder, vae)
-        paths = cls._paths(*names)
+        paths = cls.paths(*names)
         if None in paths:
             lost = paths.index(None)
             name = PureWindowsPath(names[lost]).name  # of paths with either slash
@@ -95,6 +96,8 @@ class LoadLIVEditor(io.ComfyNode):
         with named(NAME):
             model, clip, loaded_vae = load_files(*paths, model_options=WEIGHT_TYPES[weight_type])
         report_runs(model)
+        if lacks_ram(found := fit(model.model_size(), 0, this_machine())):
+            logging.warning(f"LIVEditor: {checkpoint}: {describe(found)[-1]}")
         blocks = len(model.model.diffusion_model.blocks)
         logging.info(f"LIVEditor: loaded {checkpoint}, {blocks} blocks, weight type {weight_type}")
         return io.NodeOutput(model, clip, loaded_vae)

@@ -3,12 +3,14 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { denseFraction, PRESETS, sizeOf, speedUp, targetTokens, windowsOf } from "./budget.js";
+import { fitOf } from "./fit.js";
 import { askClip, computed, encoder, extent, follow, keepInPlace, sampler, values } from "./graph.js";
 import { inLanguage } from "./words.js";
 
 const CUSTOM = "custom";
 const DENSE = "Dense";
 const OF_THE_SIZE = ["size", "width", "height", "fps", "start", "max_frames"];
+const HEIGHT = 96; // pixels: six lines
 const REFRESH = 100; // milliseconds; the only way that sees dragging, typing, loading, undo and other nodes alike
 const WORDS = {
   en: {
@@ -99,8 +101,8 @@ app.registerExtension({
       "pointer-events: none; white-space: pre-line;";
     const readout = node.addDOMWidget("budget", "liveditor_budget", text, {
       serialize: false,
-      getMinHeight: () => 64,
-      getMaxHeight: () => 64,
+      getMinHeight: () => HEIGHT,
+      getMaxHeight: () => HEIGHT,
     });
     readout.serialize = false;
 
@@ -110,7 +112,7 @@ app.registerExtension({
       const answer = await api.fetchApi(`/liveditor/attention?backend=${backend}`);
       if (answer.ok) speeds[backend] = await answer.json();
     };
-    const clip = clipOf(node);
+    const clip = clipOf(node), fit = fitOf(node);
     const refresh = () => {
       keepInPlace(node, text);
       const settings = values(node), sampling = sampler(node), encode = encoder(node);
@@ -124,7 +126,7 @@ app.registerExtension({
       const second = count > 1 ? say.each : say.at;
       const unknown = computed(encode, OF_THE_SIZE);
       const line = `${first}\n${second(size, (2 * target).toLocaleString("en"), count)}` +
-        (unknown.length ? say.unknown(unknown.join(", ")) : "");
+        (unknown.length ? say.unknown(unknown.join(", ")) : fit(2 * target, inLanguage));
       if (text.textContent !== line) text.textContent = line;
       const name = presetOf(settings);
       if (preset.value !== name) {

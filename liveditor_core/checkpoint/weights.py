@@ -10,6 +10,8 @@ SOURCE_EMBEDDING = "source_video_embedding_more_memory"
 # in.
 HIGH_PRECISION = re.compile(r"alpha_[12]|patch_embedding|modulation|" + SOURCE_EMBEDDING)
 QUANTISED = re.compile(r"blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.[qkvo]|ffn\.[02])\.weight$")
+# In the published checkpoint, read by no one: the released model computes with self_attn.alpha_1 alone.
+UNUSED_WEIGHTS = ("self_attn.alpha_2.weight", "cross_attn.alpha_1.weight", "cross_attn.alpha_2.weight")
 
 _LINEAR = ("weight", "bias")
 MODEL_KEYS = (

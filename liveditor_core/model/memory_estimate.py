@@ -1,5 +1,7 @@
 """What one call of the model needs beside its weights."""
 
+from typing import NamedTuple
+
 import comfy.model_management
 
 from ..attention.head_groups import GATHERED_AT_ONCE
@@ -13,7 +15,28 @@ except ImportError:
 WORKSPACES = 160 << 20  # bytes: matrix products, text, rounding of the allocator
 
 
-def memory_of_call(model, batch, tokens, *, dtype):
+class Widths(NamedTuple):
+    """What decides how much a call needs.
+
+    quantised: products take rounded inputs (fp8, int8). cast: weights are of another type than they compute in.
+    """
+
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    quantised: bool
+    cast: bool
+
+
+def widths_of(model, dtype) -> Widths:
+    """Of a LIVEditorModel that computes in a dtype."""
+    weight = model.blocks[0].ffn[0].weight
+    quantised = isinstance(weight, QuantizedTensor)
+    cast = quantised or weight is not None and weight.dtype != dtype
+    return Widths(model.dim, model.ffn_dim, model.num_heads, quantised, cast)
+
+
+def memory_of_call(widths, batch, tokens, *, dtype):
     """Bytes that one call needs beside the weights.
 
     Three places need the most, depending on size and weights: the projections (residual stream, their input, q, k and
@@ -21,19 +44,17 @@ def memory_of_call(model, batch, tokens, *, dtype):
     and the feed-forward layer (residual stream, the attention's answer and a part of the tokens, widened).
 
     Args:
-        model: LIVEditorModel.
+        widths: see Widths.
         tokens: of target and source together.
         dtype: that it computes in.
     """
     size = comfy.model_management.dtype_size(dtype)
-    weight = model.blocks[0].ffn[0].weight
-    quantised = isinstance(weight, QuantizedTensor)
-    gelu_alone = quantised or weight is not None and weight.dtype != dtype  # else it is part of the matrix product
-
-    stream, one = tokens * model.dim * 4, tokens * model.dim * size
-    projections = stream + 4 * one + quantised * tokens * model.dim
-    attention = stream + 3 * one + max(GATHERED_AT_ONCE * one, 1.3 * 4 * model.num_heads * (tokens / 64) ** 2)
-    widened = model.dim + 2 * model.ffn_dim if gelu_alone else 2 * model.dim + model.ffn_dim
+    dim, ffn_dim, num_heads = widths.dim, widths.ffn_dim, widths.num_heads
+    stream, one = tokens * dim * 4, tokens * dim * size
+    projections = stream + 4 * one + widths.quantised * tokens * dim
+    attention = stream + 3 * one + max(GATHERED_AT_ONCE * one, 1.3 * 4 * num_heads * (tokens / 64) ** 2)
+    # GELU is part of the matrix product where the weights are of its own type.
+    widened = dim + 2 * ffn_dim if widths.cast else 2 * dim + ffn_dim
     feed_forward = stream + one + min(tokens, TOKENS_AT_ONCE) * widened * size
-    rotations = tokens * model.dim // model.num_heads * 2 * 4
+    rotations = tokens * dim // num_heads * 2 * 4
     return batch * max(projections, attention, feed_forward) + rotations + WORKSPACES

@@ -12,15 +12,13 @@ import comfy.model_base
 import comfy.model_management
 import comfy.supported_models
 
-from ..checkpoint.weights import SOURCE_EMBEDDING
+from ..checkpoint.weights import SOURCE_EMBEDDING, UNUSED_WEIGHTS
 from . import finite
-from .memory_estimate import memory_of_call
+from .memory_estimate import memory_of_call, widths_of
 from .neighbours import refuse_foreign_conditionings, refuse_times
 from .transformer import LIVEditorModel
 
 SOURCE_KEY = "liveditor_source"
-# In the published checkpoint, read by no one: the released model computes with self_attn.alpha_1 alone.
-UNUSED_WEIGHTS = ("self_attn.alpha_2.weight", "cross_attn.alpha_1.weight", "cross_attn.alpha_2.weight")
 
 
 class LIVEditor(comfy.model_base.WAN21):
@@ -82,7 +80,8 @@ class LIVEditor(comfy.model_base.WAN21):
 
     def memory_of_call(self, batch, tokens):
         """The same for so many tokens of target and source together."""
-        return memory_of_call(self.diffusion_model, batch, tokens, dtype=self.get_dtype_inference())
+        dtype = self.get_dtype_inference()
+        return memory_of_call(widths_of(self.diffusion_model, dtype), batch, tokens, dtype=dtype)
 
 
 class LIVEditorT2V(comfy.supported_models.WAN21_T2V):

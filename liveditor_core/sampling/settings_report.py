@@ -8,6 +8,7 @@ from ..attention.config import SparseAttentionConfig
 from ..attention.plan import compute_left, plan_attention, speed_of
 from ..attention.token_layout import TokenLayout
 from ..model.dense_attention import choose_dense_attention
+from ..model.fit import describe, fit, this_machine
 from .windows import DEFAULT, describe_windows, plan_windows
 
 
@@ -42,6 +43,7 @@ def settings_report(model, config, latent_size):
             f"compute: {compute_left(**where):.1%} of dense attention",
             f"tokens: {2 * tokens:,}{' in each window' * in_windows}, half of them the source",
             *([f"{describe_windows(windows)} (LIVEdit Sampler's own settings count)"] if in_windows else []),
+            *describe(fit(model.model_size(), model.model.memory_of_call(1, 2 * tokens), this_machine())),
         )
     )
 

@@ -18,6 +18,7 @@ from liveditor.liveditor_core.checkpoint import weights as weight_names
 from liveditor.liveditor_core.checkpoint.__main__ import main
 from liveditor.liveditor_core.checkpoint.check import check_liveditor, check_text_encoder
 from liveditor.liveditor_core.checkpoint.convert import convert_checkpoint
+from liveditor.liveditor_core.checkpoint.sizes import size_of
 from liveditor.liveditor_core.checkpoint.weight_types import WEIGHT_TYPES, size_of_14b
 from liveditor.liveditor_core.checkpoint.weights import QUANTISED, CheckpointError
 
@@ -161,7 +162,7 @@ def test_gguf(weights, tmp_path, weight_type, most):
             assert tuple(reversed(tensor.shape.tolist())) == tuple(exact.shape) and exact.ndim < 5
         else:
             assert tuple(int(shape.parts[i][0]) for i in shape.data) == tuple(exact.shape) and exact.ndim == 5
-        found = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type)).reshape(exact.shape)
+        found = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy()).reshape(exact.shape)
         if QUANTISED.fullmatch(tensor.name):
             quantised += 1
             assert tensor.tensor_type.name == WEIGHT_TYPES[weight_type].ggml
@@ -440,3 +441,24 @@ def test_files_that_are_no_safetensors_lead_to_the_right_remedy(tmp_path):
         check_liveditor(tmp_path / "model.bin")
     with pytest.raises(CheckpointError, match="got .pth. Choose a safetensors file"):
         check_text_encoder(tmp_path / "encoder.pth")
+
+
+@pytest.mark.parametrize("weight_type", WEIGHT_TYPES)
+def test_the_size_in_memory_is_read_from_the_header(weights, tmp_path, weight_type):
+    """What no one reads is not counted; fp8 asked for at loading halves a 16-bit file and no other."""
+    save_file(weights, tmp_path / "in.safetensors")
+    path = tmp_path / f"out{WEIGHT_TYPES[weight_type].extension}"
+    convert_checkpoint(tmp_path / "in.safetensors", path, weight_type=weight_type)
+    found = size_of(path)
+    unused = sum(weights[key].numel() for key in weights if key.endswith(weight_names.UNUSED_WEIGHTS))
+    assert unused and found.weights == pytest.approx(
+        path.stat().st_size - unused * (4 if found.packed else 2), rel=0.05
+    )
+    assert found[1:] == (
+        tiny_models.DIM,
+        tiny_models.FFN,
+        weight_type.startswith(("fp8", "int8")),
+        weight_type.startswith("gguf"),
+    )
+    halved = size_of(path, 1).weights
+    assert halved == (found.weights / 2 if weight_type == "bf16" else pytest.approx(found.weights, rel=0.2))

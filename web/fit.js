@@ -1,0 +1,82 @@
+// Whether the chosen files fit this machine at the size of the edit, as the server says.
+
+import { api } from "../../scripts/api.js";
+import { connected, values } from "./graph.js";
+
+const LOADER = "LoadLIVEditor";
+const AGAIN = 15000; // milliseconds after which free memory is asked for anew
+const WORDS = {
+  en: {
+    needs: ({ weights, call, text_encoder }) => `weights ${weights}, a call ${call}, text encoder ${text_encoder} GiB`,
+    gpu: (free) => `; ${free} GiB of GPU memory free`,
+    ram: (free) => `; no GPU, ${free} GiB of RAM free`,
+    offloaded: (size) => `\n${size} GiB of the weights stay in RAM`,
+    cost: (seconds) => `: about ${seconds} s more a call`,
+    tooLarge: () => "\ntoo little GPU memory: take a smaller size or window",
+    lacksRam: (all) => `\ntoo little RAM (${all} GiB): take a smaller weight type`,
+  },
+  zh: {
+    needs: ({ weights, call, text_encoder }) => `权重 ${weights}，单次调用 ${call}，文本编码器 ${text_encoder} GiB`,
+    gpu: (free) => `；可用显存 ${free} GiB`,
+    ram: (free) => `；无 GPU，可用内存 ${free} GiB`,
+    offloaded: (size) => `\n${size} GiB 权重留在内存中`,
+    cost: (seconds) => `：每次调用约多 ${seconds} 秒`,
+    tooLarge: () => "\n显存不足：请减小尺寸或窗口",
+    lacksRam: (all) => `\n内存不足（${all} GiB）：请选择更小的权重类型`,
+  },
+};
+const FETCH_GGUF = 0.2; // seconds a call for a GiB, as in liveditor_core/model/fit.py
+
+/** The Load LIVEditor whose model a node gets, through whatever lies between. */
+function loaderOf(node) {
+  for (let found = connected(node, "model"), steps = 0; found && steps < 100; steps++) {
+    if (found.comfyClass === LOADER) return found;
+    found = connected(found, "model");
+  }
+  return null;
+}
+
+const gib = (bytes) => (bytes / 2 ** 30).toFixed(1);
+
+function told(say, fit) {
+  const { machine } = fit;
+  const sizes = Object.fromEntries(["weights", "call", "text_encoder"].map((name) => [name, gib(fit[name])]));
+  let text = say.needs(sizes) + (machine.gpu === null ? say.ram(gib(machine.ram)) : say.gpu(gib(machine.gpu)));
+  if (!fit.fits) text += say.tooLarge();
+  else if (fit.in_ram) {
+    text += say.offloaded(gib(fit.in_ram));
+    if (fit.packed) text += say.cost((FETCH_GGUF * fit.in_ram / 2 ** 30).toFixed(1));
+  }
+  return text + (fit.lacks_ram ? say.lacksRam(gib(machine.all_ram)) : "");
+}
+
+/**
+ * What a node's model needs and what is free.
+ *
+ * @returns {function(number, function): string} of tokens and the words' chooser: lines, empty while nothing is known.
+ */
+export function fitOf(node) {
+  let asked = "", when = 0, fit = null;
+  const ask = async (query) => {
+    try {
+      const answer = await api.fetchApi(`/liveditor/fit?${query}`);
+      const found = answer.ok ? await answer.json() : null;
+      if (query === asked) fit = found;
+    } catch {
+      if (query === asked) fit = null; // no server
+    }
+  };
+  return (tokens, inLanguage) => {
+    const loader = loaderOf(node);
+    const { checkpoint, weight_type, text_encoder, vae } = values(loader);
+    if (!loader || !checkpoint) return "";
+    const query = `${new URLSearchParams({ checkpoint, weight_type, text_encoder, vae, tokens })}`;
+    if (query !== asked || Date.now() - when > AGAIN) {
+      if (query !== asked) fit = null;
+      asked = query;
+      when = Date.now();
+      ask(query);
+    }
+    return fit ? `\n${told(inLanguage(WORDS), fit)}` : "";
+  };
+}
