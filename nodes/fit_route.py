@@ -33,7 +33,7 @@ def register():
         try:
             return web.json_response(await asyncio.to_thread(_fit, names, weight_type, tokens))
         except CheckpointError as error:
-            return web.json_response({"error": str(error)}, status=404)
+            return web.json_response({"error": str(error)})
 
 
 def _fit(names, weight_type, tokens):

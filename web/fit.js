@@ -61,7 +61,7 @@ export function fitOf(node) {
     try {
       const answer = await api.fetchApi(`/liveditor/fit?${query}`);
       const found = answer.ok ? await answer.json() : null;
-      if (query === asked) fit = found;
+      if (query === asked) fit = found?.error ? null : found; // a file that Load LIVEditor will refuse
     } catch {
       if (query === asked) fit = null; // no server
     }

@@ -1,5 +1,5 @@
-// On Load LIVEditor: a button that puts Prepare LIVEditor Model beside it. When that has run, the new file stands in
-// every menu, and in the Load LIVEditor nodes whose file cannot be loaded.
+// On Load LIVEditor: a button that puts Prepare LIVEditor Model before it, so that one run prepares, loads and edits.
+// When that has run, the new file stands in every menu, and in the Load LIVEditor nodes whose file cannot be loaded.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
@@ -7,7 +7,7 @@ import { inLanguage } from "./words.js";
 
 const PREPARE = "LIVEditPrepareModel", LOAD = "LoadLIVEditor";
 const PICKLE = /\.(bin|pt|pth|ckpt|pkl)$/i;
-const GAP = 60; // pixels between the two nodes
+const WIDTH = 420, GAP = 60; // pixels: room for a weight type's line; between the two nodes
 const WORDS = {
   en: { prepare: "Prepare LIVEditor Model…", help: "Download the 14B model or convert it, in the canvas." },
   zh: { prepare: "准备 LIVEditor 模型…", help: "在画布中下载或转换 14B 模型。" },
@@ -20,19 +20,21 @@ function* everyNode(graph) {
   }
 }
 
-/** The Prepare node of a Load node's graph; a new one to its left where there is none. */
+/** Connect a Load node to the Prepare node of its graph; to a new one at its left where there is none. */
 function prepareFor(node) {
   const graph = node.graph ?? app.graph;
   let prepare = graph.nodes.find(({ type }) => type === PREPARE);
   if (!prepare) {
     prepare = LiteGraph.createNode(PREPARE);
     graph.add(prepare);
+    prepare.setSize([WIDTH, prepare.size[1]]);
     prepare.pos = [node.pos[0] - prepare.size[0] - GAP, node.pos[1]];
   }
+  const input = node.inputs.findIndex(({ name }) => name === "checkpoint");
+  if (node.inputs[input]?.link == null) prepare.connect(0, node, input);
   app.canvas.deselectAll();
   app.canvas.select?.(prepare);
   app.canvas.centerOnNode?.(prepare);
-  return prepare;
 }
 
 async function stands(name) {

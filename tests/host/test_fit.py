@@ -95,8 +95,8 @@ def test_the_server_answers(client):
         ({"tokens": "x"}, 400),
         ({"tokens": 0}, 400),
         ({"weight_type": "fp3"}, 400),
-        ({"checkpoint": "nowhere.safetensors"}, 404),
     ):
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(client, **{**files, "tokens": 1000, **wrong})
         assert refused.value.code == status and json.load(refused.value)["error"]
+    assert ask(client, **{**files, "checkpoint": "nowhere.safetensors"}, tokens=1)["error"].startswith("nowhere.safe")

@@ -1,0 +1,60 @@
+"""The published pickle to an edit without a terminal, in both renderers: Prepare, Load, Run."""
+
+import re
+
+import host
+import pytest
+import torch
+from canvas import RENDERERS, open_workflow, press_run, renderer
+from safetensors.torch import load_file
+
+PUBLISHED = "liveditor_ckpt.bin"
+NANO = host.PACK / "models" / "diffusion_models" / "liveditor_nano.safetensors"
+LOAD = "app.graph.nodes.find(node => node.type === 'LoadLIVEditor')"
+PREPARE = "app.graph.nodes.find(node => node.type === 'LIVEditPrepareModel')"
+
+
+@pytest.fixture
+def published(base):
+    """A small file of the published layout in the folder of models; what is made of it goes when the test ends."""
+    folder = base / "models" / "diffusion_models"
+    before = set(folder.iterdir())
+    torch.save({"state_dict": load_file(NANO)}, folder / PUBLISHED)
+    yield folder
+    for path in set(folder.iterdir()) - before:
+        path.unlink()
+
+
+def widget(page, node, name, value=None):
+    """A widget's value, after it was set where one is given."""
+    return page.evaluate(
+        f"""([name, value]) => {{ const widget = {node}.widgets.find(each => each.name === name);
+        if (value !== null) {{ widget.value = value; widget.callback?.(value); }} return widget.value; }}""",
+        [name, value],
+    )
+
+
+@pytest.mark.parametrize("which", RENDERERS)
+def test_from_the_pickle_to_an_edit(page, published, which):
+    with renderer(page, which):
+        open_workflow(page, host.PACK / "workflows" / "liveditor_demo.json")
+        page.evaluate("() => app.refreshComboInNodes()")
+        widget(page, LOAD, "checkpoint", PUBLISHED)  # as a user would who finds it in the menu
+        page.evaluate(f"() => {LOAD}.widgets.find(each => each.name === 'prepare').callback()")
+        page.wait_for_function(f"() => {PREPARE} !== undefined")
+        page.evaluate(f"() => {LOAD}.widgets.find(each => each.name === 'prepare').callback()")  # a second click
+        assert page.evaluate("() => app.graph.nodes.filter(node => node.type === 'LIVEditPrepareModel').length") == 1
+        assert widget(page, PREPARE, "published_file") == PUBLISHED
+        types = page.evaluate(f"() => {PREPARE}.widgets.find(each => each.name === 'weight_type').options.values")
+        (int8,) = [each for each in types if each.startswith("int8_convrot")]
+        assert re.fullmatch(r"int8_convrot: 14\.5 GB, .+", int8)
+        widget(page, PREPARE, "weight_type", int8)
+        made = "liveditor_14b_int8_convrot.safetensors"
+        outputs = press_run(page)["outputs"]
+        assert any("liveditor_compare" in output for output in outputs.values())
+        assert (published / made).is_file() and not list(published.glob("*.partial"))
+        page.wait_for_function(
+            f"name => {LOAD}.widgets.find(each => each.name === 'checkpoint').value === name", arg=made, timeout=20_000
+        )
+        values = page.evaluate(f"() => {LOAD}.widgets.find(each => each.name === 'checkpoint').options.values")
+        assert made in values
