@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import threading
 import time
 import types
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -209,6 +211,11 @@ class Server:
                 )
             time.sleep(0.05)
 
+    def offloaded(self):
+        """Bytes of the weights that the host left in RAM the last time it loaded a model by parts; as its log says."""
+        found = re.findall(r"loaded partially;.*?([\d.]+) MB offloaded|loaded (completely)", self.log.read_text())
+        return float(found[-1][0] or 0) * 2**20 if found else None
+
     def run(self, graph):
         """Seconds of a prompt, and its report; or None and what went wrong."""
         self.reset()
@@ -235,6 +242,14 @@ def _used():
     return total - free
 
 
+def predicted(row, small):
+    """What the server says beforehand of a row's edit, see liveditor_core/model/fit.py."""
+    width, height, frames, _ = row
+    _, files = prompt(row, 1, 1, small)["load"]
+    tokens = 2 * ((frames - 1) // 4 + 1) * (height // 16) * (width // 16)
+    return ask("liveditor/fit?" + urllib.parse.urlencode({**files, "tokens": tokens}))
+
+
 def seconds_per_step(report):
     return float(report.split("time: ")[1].split(" s per step")[0])
 
@@ -251,6 +266,8 @@ def run_rows(base, cap, rows, options):
             for row in rows:
                 width, height, frames, weights = row
                 make_clip(base / "input" / f"{width}x{height}x{frames}.mp4", width, height, frames)
+                foreseen = predicted(row, options.small)
+                print(f"foreseen: {foreseen}", flush=True)
                 first = server.run(prompt(row, options.steps, 1, options.small))
                 vram_first = server.vram
                 print(f"first: {first[0]} s\n{first[1]}", flush=True)
@@ -272,7 +289,10 @@ def run_rows(base, cap, rows, options):
                     print(server.log.read_text(errors="replace")[-6000:], flush=True)
                     continue
                 each = seconds_per_step(first[1])
+                left = server.offloaded()
                 result = name | {
+                    "foreseen in RAM GiB": round((foreseen["in_ram"] or 0) / GIB, 2),
+                    "in RAM GiB": "" if left is None else round(left / GIB, 2),
                     "VRAM GiB": round(vram_first / GIB, 2),
                     "VRAM of a second edit GiB": round(server.vram / GIB, 2),
                     "RAM GiB": round(server.ram / GIB, 1),
@@ -305,7 +325,7 @@ def main():
         return make_models(base, options.make_models, options.small)
     rows = [
         (*map(int, size.split("x")), weights, *cap)
-        for size, weights, *cap in (row.split() for row in options.rows.split(";"))
+        for size, weights, *cap in (row.split() for row in options.rows.split(";") if row.strip())
     ]
     for name in ("custom_nodes", "input", "output", "temp", "user"):
         (base / name).mkdir(parents=True, exist_ok=True)
