@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import host
 import pytest
+from PIL import Image
 
 from comfy_api.latest import io
 from liveditor.liveditor_core import host_contract
@@ -78,6 +80,18 @@ def test_a_template_says_what_to_choose(path):
 def test_node_package_validates():
     run = subprocess.run([COMFY, "node", "validate"], cwd=host.PACK, capture_output=True, text=True)
     assert run.returncode == 0 and "warning" not in (run.stdout + run.stderr).lower(), run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("key, largest, shape", [("Icon", (400, 400), 1), ("Banner", (2100, 900), 21 / 9)])
+def test_the_pictures_of_the_registry_are_there(key, largest, shape):
+    project = dict(re.findall(r'^(\w+) = "(.*)"$', (host.PACK / "pyproject.toml").read_text(encoding="utf-8"), re.M))
+    owner = project["Repository"].removeprefix("https://github.com/")
+    begin = f"https://raw.githubusercontent.com/{owner}/main/"
+    url = project[key]
+    assert url.startswith(begin)
+    with Image.open(host.PACK / url.removeprefix(begin)) as picture:
+        width, height = picture.size
+    assert width <= largest[0] and height <= largest[1] and width / height == shape
 
 
 @pytest.fixture(scope="module")
