@@ -5,7 +5,7 @@ import shutil
 
 import host
 import pytest
-from canvas import choose_template, press_run
+from canvas import choose_template, open_workflow, press_run, wait_for_run
 
 PLAYER = ".liveditor-compare canvas"
 
@@ -51,3 +51,23 @@ def test_the_steps_of_the_readme(open_page, new_server):
         edited = host.saved_file(press_run(page)["outputs"], new_server.base)
         assert edited.parent == new_server.base / "output" / "video"
         page.wait_for_function("c => document.querySelector(c)?.dataset.frame === '0'", arg=PLAYER)
+
+
+@pytest.mark.parametrize("which", ["server", "newest_server"])
+def test_the_demo_in_app_mode(open_page, which, request):
+    """Clip, instruction and Run on one page, and the edit beside them."""
+    server = request.getfixturevalue(which)
+    with open_page(server) as page:
+        open_workflow(page, host.PACK / "workflows" / "liveditor_demo.json")
+        page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+        run = page.get_by_role("button", name="Run", exact=True).last
+        if which == "newest_server":
+            page.get_by_role("button", name="Skip").click()
+        before = set(page.client.get("history"))
+        text = page.locator("textarea").filter(visible=True).first
+        assert text.input_value() == "turn it into a night scene"
+        text.fill("make it black and white")
+        run.click()
+        entry = wait_for_run(page, before)
+        assert "make it black and white" in str(entry["prompt"])
+        page.locator("video[src*='LIVEditor']").first.wait_for(timeout=10_000)
