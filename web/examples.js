@@ -1,4 +1,4 @@
-// On the CLIP Text Encode nodes that lead to an edit: instructions to choose from, and the negative prompt that
+// On the prompts that lead to an edit: instructions to choose from, and the negative prompt that
 // LIVEditor was released with. The choice is written into the text, where it can be changed.
 
 import { app } from "../../scripts/app.js";
@@ -43,24 +43,29 @@ export const NEGATIVE =
   "色调艳丽, 过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，" +
   "多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，稳定s的背景，三条腿，背景人很多，倒着走";
 
+function textOf(encode) {
+  return encode.widgets?.find(({ name }) => name === "text");
+}
+
 function choices(kind, encode) {
   const small = Object.values(values(connected(encode, "clip"))).some((value) => SMALL.test(value));
   if (kind === "positive") return small ? SMALL_EDITS : EDITS;
   return small ? [] : [NEGATIVE];
 }
 
-/** The CLIP Text Encode node that gives a node its prompt, where its text is written on it. */
+/** The node that encodes the prompt of a node, where its text is written on it. */
 function promptOf(node, kind) {
   const encode = connected(node, kind);
-  return encode?.comfyClass === "CLIPTextEncode" && !connected(encode, "text") ? encode : null;
+  const encodes = encode?.inputs?.some(({ name }) => name === "clip") && textOf(encode);
+  return encodes && !connected(encode, "text") ? encode : null;
 }
 
-/** A list on a node; `take` removes it. */
+/** A list on a node. */
 function offer(encode, kind) {
   const say = inLanguage(WORDS);
   const list = encode.addWidget("combo", "liveditor_examples", say.choose, (choice) => {
     if (choice !== say.choose) {
-      const text = encode.widgets.find(({ name }) => name === "text");
+      const text = textOf(encode);
       text.value = choice;
       text.callback?.(choice);
     }
@@ -68,22 +73,23 @@ function offer(encode, kind) {
   }, { values: () => [say.choose, ...choices(kind, encode)], serialize: false });
   list.serialize = false; // of no graph: it is only written into the text
   list.label = say[kind];
-  return () => encode.removeWidget(list);
+  return list;
 }
 
 app.registerExtension({
   name: "liveditor.Examples",
   nodeCreated(node) {
     if (!["LIVEditSampler", "EncodeSourceVideo"].includes(node.comfyClass)) return;
-    const shown = { positive: null, negative: null }; // {encode, take}
+    const shown = { positive: null, negative: null }; // {encode, list}
     const refresh = () => {
       for (const kind of ["positive", "negative"]) {
         const found = promptOf(node, kind);
         const encode = found && choices(kind, found).length ? found : null;
-        if (encode === (shown[kind]?.encode ?? null)) continue;
-        shown[kind]?.take();
+        const there = shown[kind]?.encode.widgets.includes(shown[kind].list); // ComfyUI may make the others anew
+        if (encode === (there ? shown[kind].encode : null)) continue;
+        if (there) shown[kind].encode.removeWidget(shown[kind].list);
         const free = encode && !encode.widgets.some(({ name }) => name === "liveditor_examples");
-        shown[kind] = free ? { encode, take: offer(encode, kind) } : null;
+        shown[kind] = free ? { encode, list: offer(encode, kind) } : null;
       }
     };
     let timer;
@@ -95,7 +101,9 @@ app.registerExtension({
     };
     node.onRemoved = function () {
       clearInterval(timer);
-      for (const kind of ["positive", "negative"]) shown[kind]?.take();
+      for (const { encode, list } of Object.values(shown).filter(Boolean)) {
+        if (encode.widgets.includes(list)) encode.removeWidget(list);
+      }
       return onRemoved?.apply(this, arguments);
     };
   },

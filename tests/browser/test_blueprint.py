@@ -7,6 +7,7 @@ import host
 from canvas import open_workflow, press_run
 
 NAME = "Edit video (LIVEditor)"
+SMALL = "Edit video, small model (LIVEditor)"
 
 
 def test_the_blueprint_is_found_and_edits_a_video(page, base):
@@ -42,6 +43,32 @@ def test_the_blueprint_is_found_and_edits_a_video(page, base):
     assert host.saved_file(outputs, base).stat().st_size > 0
     clip = next(output["liveditor_compare"][0] for output in outputs.values() if "liveditor_compare" in output)
     assert (clip["frames"], clip["width"], clip["height"]) == (9, 128, 64)
+
+
+def test_the_small_one_works_as_it_comes(open_page, server):
+    """Without any other model, its own clip and a mask: nothing has to be set."""
+    with open_page(server) as page:
+        open_workflow(page, host.PACK / "subgraphs" / f"{SMALL}.json")
+        page.evaluate("""() => { const edit = app.graph.nodes[0];
+            const add = type => { const node = LiteGraph.createNode(type); app.graph.add(node); return node; };
+            const load = add('LoadVideo'), mask = add('SolidMask'), save = add('SaveVideo');
+            load.widgets.find(w => w.name === 'file').value = 'bikes.mp4';
+            load.connect(0, edit, 'video'); mask.connect(0, edit, 'mask');
+            edit.connect(edit.outputs.findIndex(o => (o.label ?? o.name) === 'edited video'), save, 'video'); }""")
+        entry = press_run(page)
+        sent = {node["class_type"]: node["inputs"] for node in entry["prompt"][2].values()}
+        assert sent["LoadLIVEditor"]["checkpoint"] == "liveditor_nano.safetensors"
+        assert sent["EncodeSourceVideo"]["fit"] == "crop" and sent["EncodeSourceVideo"]["fps"] == "as the source"
+        assert sent["LIVEditSampler"]["mask"] and sent["LIVEditSampler"]["window"] == 33
+        assert sent["DecodeVideo"]["whole_video"] is False
+        assert host.saved_file(entry["outputs"], server.base).stat().st_size > 0
+
+
+def test_original_size_is_not_the_whole_video(page):
+    open_workflow(page, host.PACK / "subgraphs" / f"{NAME}.json")
+    sent = page.evaluate("""async () => { app.graph.nodes[0].widgets.find(w => w.name === 'original_size').value = true;
+        return Object.values((await app.graphToPrompt()).output).find(n => n.class_type === 'DecodeVideo').inputs; }""")
+    assert sent["original_size"] is True and sent["whole_video"] is False
 
 
 def test_the_readout_inside_counts_what_is_set_outside(open_page, server):

@@ -109,10 +109,12 @@ def test_the_list_comes_and_goes_with_the_link(page):
 
 def test_in_chinese(page):
     set_setting(page, "Comfy.Locale", "zh")
+    page.wait_for_timeout(1500)  # ComfyUI then draws the graph before once more
     try:
         open_workflow(page, WORKFLOWS / "liveditor_demo.json")
-        wait_for_list(page, "positive")
-        label = page.evaluate(f"() => {prompt_node('positive')}.widgets.find(w => w.name === '{LIST}').label")
-        assert label == "\u793a\u4f8b"  # "examples"
+        page.wait_for_function(  # "examples"
+            f"""() => {prompt_node("positive")}?.widgets.find(w => w.name === '{LIST}')?.label === '\u793a\u4f8b'""",
+            timeout=5_000,
+        )
     finally:
         set_setting(page, "Comfy.Locale", "en")
