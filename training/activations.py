@@ -3,6 +3,9 @@
 `python tasks.py python -m training.activations FOLDER tests/activations/nano.safetensors`
 """
 
+from . import common  # noqa: F401  (before anything of ComfyUI)
+
+# isort: split
 import argparse
 import json
 from pathlib import Path
@@ -12,7 +15,7 @@ import torch
 from liveditor.liveditor_core.model import self_attention
 
 from . import evaluate
-from .common import CLIP, save  # before anything of ComfyUI
+from .common import CLIP, save
 from .nano import RECOMMENDED
 
 SIZE, FRAMES, CLIP_NAME, PROMPT = (128, 96), 17, "bikes.mp4", "make it look like night"

@@ -5,6 +5,9 @@ Writes a table, CSV, a plot and a picture.
 Everything goes through the pack's own nodes. Clips, crops and phrasings are not those of the training.
 """
 
+from . import common  # noqa: F401  (before anything of ComfyUI)
+
+# isort: split
 import argparse
 import asyncio
 import csv
@@ -25,7 +28,7 @@ from liveditor.nodes.load_liveditor import LoadLIVEditor
 from liveditor.nodes.sparse_attention_settings import SparseAttentionSettings
 
 from . import score
-from .common import CLIP  # before anything of ComfyUI
+from .common import CLIP
 from .edits import EDITS, HELD_OUT
 from .nano import MODEL, RECOMMENDED, TEXT_ENCODER, VAE
 

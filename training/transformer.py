@@ -4,6 +4,9 @@ Flow matching on latents of the small VAE: clips are drawn, edited exactly, enco
 times with other words, noise, model times and attention settings. An empty instruction means no edit.
 """
 
+from . import common  # noqa: F401  (before anything of ComfyUI)
+
+# isort: split
 import argparse
 import json
 import random
@@ -27,7 +30,7 @@ from .common import (
     half_precision,
     save,
     set_learning_rate,
-)  # before anything of ComfyUI
+)
 from .data import Scenes, read_pictures, read_video
 from .edits import EDITS, apply, ask, words
 from .nano import MODEL, RECOMMENDED, TEXT_ENCODER, Editor, vocabulary

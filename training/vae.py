@@ -8,6 +8,9 @@ Beside reconstruction, three things are asked of its latents:
   tell no token its place.
 """
 
+from . import common  # noqa: F401  (before anything of ComfyUI)
+
+# isort: split
 import argparse
 from pathlib import Path
 
@@ -30,7 +33,7 @@ from .common import (
     initialise,
     save,
     set_learning_rate,
-)  # before anything of ComfyUI
+)
 from .data import SIZES, Scenes, read_pictures, read_video
 from .edits import EDITS
 from .linear_start import begin_linear

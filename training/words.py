@@ -6,6 +6,9 @@ batch are sentences that were
 found to be misread: those are too rare to be met by chance.
 """
 
+from . import common  # noqa: F401  (before anything of ComfyUI)
+
+# isort: split
 import argparse
 import copy
 import random
@@ -16,7 +19,7 @@ import torch
 import comfy.model_management
 from liveditor.liveditor_core.attention.config import OPTIONS_KEY, SparseAttentionConfig
 
-from .common import CLIP, Average, Clock, adam, device, set_learning_rate  # before anything of ComfyUI
+from .common import CLIP, Average, Clock, adam, device, set_learning_rate
 from .data import Scenes, read_pictures, read_video
 from .edits import EDITS, PHRASES, all_sentences, ask
 from .nano import LONGEST, RECOMMENDED, VAE

@@ -1,7 +1,9 @@
 """The training code: a few steps of each part, and that what it writes is what the nodes read."""
 
+import os
 import random
 import shutil
+import subprocess
 import sys
 
 import host
@@ -55,6 +57,19 @@ def main(module, options, *arguments):
     finally:
         sys.argv = before
         comfy.model_management.in_training = False
+
+
+@pytest.mark.parametrize("name", ["vae", "transformer", "words", "evaluate", "activations"])
+def test_each_part_runs_by_itself(name):
+    """As `python tasks.py python -m` runs it: nothing of ComfyUI is imported before it is told to stay on the CPU."""
+    run = subprocess.run(
+        [sys.executable, "-s", "-m", f"training.{name}", "--help"],
+        cwd=host.PACK,
+        env=os.environ | {"PYTHONPATH": os.environ["LIVEDITOR_COMFYUI"]},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0 and run.stdout.startswith("usage:"), run.stderr
 
 
 def test_scenes_move_and_repeat_from_a_seed():
