@@ -29,6 +29,8 @@ RECOMMENDED = {
     "shift": 3.0,
     "ratios": [0.25, 1.0, 0.5],
 }  # SAR, SRR, flat ratio
+LORA = "liveditor_nano_few_steps.safetensors"
+FEW_STEPS = {"steps": 1, "shift": 3.0}  # with it
 TEXT_CONFIG = {"d_model": 128, "d_ff": 256, "d_kv": 32, "num_heads": 4, "num_layers": 2}
 TEXT_TEMPLATE = {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "umt5"}
 VOCABULARY = 448

@@ -256,11 +256,16 @@ def save_text_encoder(folder, text):
     )
 
 
+def find(folder, name):
+    """A file in a folder or in one of its folders, as in `models/`."""
+    return next(folder.rglob(name))
+
+
 def resume(folder, dim, layers, ffn):
     """The editor of a folder, with the vocabulary that it learned."""
-    text = load_file(folder / TEXT_ENCODER)
+    text = load_file(find(folder, TEXT_ENCODER))
     editor = Editor(dim, layers, ffn, bytes(text.pop("spiece_model").numpy()))
-    editor.model.load_state_dict({name: value.float() for name, value in load_file(folder / MODEL).items()})
+    editor.model.load_state_dict({name: value.float() for name, value in load_file(find(folder, MODEL)).items()})
     editor.text.t5.load_state_dict({name: value.float() for name, value in text.items()})
     return editor
 

@@ -1,6 +1,7 @@
 """What fewer calls of the model cost: every edit of the small model on two clips, through the nodes, on a CPU.
 
     python tasks.py python tests/benchmarks/fewer_calls.py cfg_until    CFG in a share of the steps alone
+    python tasks.py python tests/benchmarks/fewer_calls.py few_steps    fewer steps; --lora FILE adds one step with it
 
 A row is the mean over all edits: PSNR to the exact edit; seconds of LIVEdit Sampler. All rows of an edit are computed
 one after the other before the next edit, so that what else the machine does weighs on all alike.
@@ -34,25 +35,34 @@ def cfg_until():
     return "cfg | cfg until", {"1 | ": {"cfg": 1.0}} | rows
 
 
+def few_steps():
+    """Rows by steps, without a LoRA."""
+    return "steps", {f"{steps}": {"steps": steps} for steps in (RECOMMENDED["steps"], 4, 2, 1)}
+
+
 @torch.inference_mode()
 def measure(rows, asked):
     """By row a list of (edit, dB, seconds).
 
     Args:
-        rows: by name inputs of LIVEdit Sampler.
+        rows: by name inputs of LIVEdit Sampler, and `lora`, the path of a file.
         asked: names of edits.
     """
+    from liveditor.liveditor_core.model.lora import apply_lora
     from training.evaluate import AS_EDITED, Nano
 
     nano = Nano(host.PACK / "models")
-    model = nano.with_settings(RECOMMENDED["ratios"])
+    plain = nano.with_settings(RECOMMENDED["ratios"])
     found = {name: [] for name in rows}
     for clip, start in CLIPS:
         source = nano.source(host.CLIPS / clip, start)
         pixels = torch.stack(list(source.unedited(AS_EDITED)))
-        nano.edit(model, source, "", steps=1)  # loads
         for edit in asked:
             for name, settings in rows.items():
+                settings = dict(settings)
+                lora = settings.pop("lora", None)
+                model = plain if lora is None else apply_lora(plain, lora, 1.0)[0]
+                nano.edit(model, source, "", steps=1)  # loads, and puts the LoRA on
                 began = time.perf_counter()
                 latent = nano.edit(model, source, HELD_OUT[edit][-1], **settings)
                 seconds = time.perf_counter() - began
@@ -75,10 +85,13 @@ def table(head, found):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("cfg_until",))
+    parser.add_argument("what", choices=("cfg_until", "few_steps"))
     parser.add_argument("--edits", nargs="+", choices=EDITS, default=list(EDITS), metavar="EDIT")
+    parser.add_argument("--lora", type=Path)
     options = parser.parse_args()
     head, rows = globals()[options.what]()
+    if options.lora is not None:
+        rows["1, LoRA"] = {"steps": 1, "lora": options.lora}
     print("\n".join(table(head, measure(rows, options.edits))))
 
 

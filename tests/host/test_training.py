@@ -15,9 +15,10 @@ import comfy.model_management
 import comfy.sd
 import comfy.utils
 from liveditor.liveditor_core.checkpoint.check import check_liveditor
+from liveditor.liveditor_core.model.lora import apply_lora
 from liveditor.liveditor_core.model.registration import LIVEditor
 from liveditor.liveditor_core.model.text_encoder import load_small_text_encoder
-from liveditor.training import activations, common, edits, evaluate, nano, score, transformer, vae, words
+from liveditor.training import activations, common, distill, edits, evaluate, nano, score, transformer, vae, words
 from liveditor.training.data import SIZES, Scenes, read_video
 
 
@@ -59,7 +60,7 @@ def main(module, options, *arguments):
         comfy.model_management.in_training = False
 
 
-@pytest.mark.parametrize("name", ["vae", "transformer", "words", "evaluate", "activations"])
+@pytest.mark.parametrize("name", ["vae", "transformer", "words", "distill", "evaluate", "activations"])
 def test_each_part_runs_by_itself(name):
     """As `python tasks.py python -m` runs it: nothing of ComfyUI is imported before it is told to stay on the CPU."""
     run = subprocess.run(
@@ -236,3 +237,20 @@ def test_what_was_trained_is_measured_through_the_nodes(trained, monkeypatch):
     decibels, source, recognised = evaluate.summarise(rows, "recommended")
     assert 0 < decibels < 40 and 5 < source < 40 and 0 <= recognised <= 1
     assert 0 < evaluate.summarise(rows, "dense")[0] < 40
+
+
+def test_a_lora_for_few_steps(library, trained, tmp_path):
+    """Two steps of training; what is written changes the model in the host's loader and in the pack's alike."""
+    options = {"--minutes": "1", "--steps": "2", "--dim": "128", "--layers": "2", "--ffn": "256", "--rank": "2"}
+    options |= {"--pool": "1", "--batch": "1", "--student-steps": "2", "--shapes": ["5:64x48"], "--out": tmp_path}
+    with torch.inference_mode(False), torch.enable_grad():
+        main(distill, options, trained)
+    path = tmp_path / nano.LORA
+    lora = comfy.utils.load_torch_file(str(path))
+    assert len(lora) == 2 * 2 * len(distill.LAYERS)
+    assert any(weight.any() for name, weight in lora.items() if "lora_B" in name)
+    model = comfy.sd.load_diffusion_model(str(trained / nano.MODEL), {"dtype": torch.float32})
+    ours, report = apply_lora(model, path, 1.0)
+    theirs, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)
+    assert f"{len(lora)} of {len(lora)} keys fit" in report
+    assert len(ours.patches) == len(theirs.patches) == len(lora) // 2
