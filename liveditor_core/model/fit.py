@@ -8,6 +8,7 @@ import torch
 import comfy.model_management
 
 from ..checkpoint.sizes import size_of
+from .make_room import BETWEEN_BLOCKS
 from .memory_estimate import Widths, memory_of_call
 
 GIB = 2**30
@@ -58,7 +59,8 @@ def fit(weights, call, machine, *, text_encoder=0, vae=0, packed=False) -> Fit:
     if machine.gpu is None:
         return Fit(weights, call, text_encoder, vae, machine, None, True, packed)
     beside = max(
-        comfy.model_management.minimum_inference_memory(), call + comfy.model_management.extra_reserved_memory()
+        comfy.model_management.minimum_inference_memory(),
+        call + BETWEEN_BLOCKS + comfy.model_management.extra_reserved_memory(),
     )
     room = machine.gpu - beside
     return Fit(weights, call, text_encoder, vae, machine, int(max(0, weights - max(0, room))), room > 0, packed)

@@ -13,7 +13,7 @@ import comfy.model_management
 import comfy.supported_models
 
 from ..checkpoint.weights import SOURCE_EMBEDDING, UNUSED_WEIGHTS
-from . import finite
+from . import finite, make_room
 from .memory_estimate import memory_of_call, widths_of
 from .neighbours import refuse_foreign_conditionings, refuse_times
 from .transformer import LIVEditorModel
@@ -33,7 +33,7 @@ class LIVEditor(comfy.model_base.WAN21):
     def _apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         transformer_options = {} if transformer_options is None else transformer_options
         call = functools.partial(super()._apply_model, x, t, c_concat, c_crossattn, control, **kwargs)
-        answer = call(transformer_options)
+        answer = make_room.call_again(self, functools.partial(call, transformer_options))
         if not torch.is_grad_enabled():
             finite.refuse(answer, x, transformer_options, call)
         return answer
@@ -76,7 +76,8 @@ class LIVEditor(comfy.model_base.WAN21):
         """
         batch, _, frames, height, width = input_shape
         _, patch_height, patch_width = self.diffusion_model.patch_size
-        return self.memory_of_call(batch, 2 * frames * -(-height // patch_height) * -(-width // patch_width))
+        tokens = 2 * frames * -(-height // patch_height) * -(-width // patch_width)
+        return self.memory_of_call(batch, tokens) + make_room.BETWEEN_BLOCKS
 
     def memory_of_call(self, batch, tokens):
         """The same for so many tokens of target and source together."""

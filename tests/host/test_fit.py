@@ -17,7 +17,7 @@ WEIGHTS, CALL = int(13.5 * GIB), int(5.5 * GIB)
 
 @pytest.fixture(autouse=True)
 def reserves(monkeypatch):
-    """The host's on Linux."""
+    """The host's on Linux; with them goes what the allocator loses between blocks, 768 MiB."""
     monkeypatch.setattr(comfy.model_management, "extra_reserved_memory", lambda: 400 << 20)
     monkeypatch.setattr(comfy.model_management, "minimum_inference_memory", lambda: int(0.8 * GIB) + (400 << 20))
 
@@ -34,12 +34,12 @@ def test_a_large_card_holds_everything():
 
 def test_what_has_no_room_stays_in_ram():
     found = fit(WEIGHTS, CALL, gpu(11.5), text_encoder=6 * GIB, vae=GIB // 4)
-    assert found.fits and found.in_ram / GIB == pytest.approx(13.5 - (11.5 - 5.5 - 400 / 1024), abs=0.01)
+    assert found.fits and found.in_ram / GIB == pytest.approx(13.5 - (11.5 - 5.5 - 1168 / 1024), abs=0.01)
     first, second = describe(found)
     assert "text encoder 6.0 GiB, VAE 0.2 GiB" in first
-    assert second == "7.9 GiB of the weights stay in RAM and are fetched while it computes"
+    assert second == "8.6 GiB of the weights stay in RAM and are fetched while it computes"
     packed = fit(WEIGHTS, CALL, gpu(11.5), packed=True)
-    assert describe(packed)[1] == "7.9 GiB of the weights stay in RAM and are fetched, about 1.6 s a call"
+    assert describe(packed)[1] == "8.6 GiB of the weights stay in RAM and are fetched, about 1.7 s a call"
 
 
 def test_a_call_that_does_not_fit_is_said():
