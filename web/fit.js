@@ -13,6 +13,7 @@ const WORDS = {
     offloaded: (size) => `\n${size} GiB of the weights stay in RAM`,
     cost: (seconds) => `: about ${seconds} s more a call`,
     tooLarge: () => "\ntoo little GPU memory: take a smaller size or window",
+    tight: () => "\nlittle GPU memory: a smaller size or window is safer",
     lacksRam: (all) => `\ntoo little RAM (${all} GiB): take a smaller weight type`,
   },
   zh: {
@@ -22,6 +23,7 @@ const WORDS = {
     offloaded: (size) => `\n${size} GiB 权重留在内存中`,
     cost: (seconds) => `：每次调用约多 ${seconds} 秒`,
     tooLarge: () => "\n显存不足：请减小尺寸或窗口",
+    tight: () => "\n显存较紧张：减小尺寸或窗口更稳妥",
     lacksRam: (all) => `\n内存不足（${all} GiB）：请选择更小的权重类型`,
   },
 };
@@ -43,6 +45,7 @@ function told(say, fit) {
   const sizes = Object.fromEntries(["weights", "call", "text_encoder"].map((name) => [name, gib(fit[name])]));
   let text = say.needs(sizes) + (machine.gpu === null ? say.ram(gib(machine.ram)) : say.gpu(gib(machine.gpu)));
   if (!fit.fits) text += say.tooLarge();
+  else if (fit.tight) text += say.tight();
   else if (fit.in_ram) {
     text += say.offloaded(gib(fit.in_ram));
     if (fit.packed) text += say.cost((FETCH_GGUF * fit.in_ram / 2 ** 30).toFixed(1));

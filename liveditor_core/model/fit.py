@@ -18,6 +18,11 @@ HEAD_DIM = 128
 FETCH_GGUF = 0.2
 
 
+# Bytes beside a call and the reserves, below which cards emulated with 8 GiB ran out of memory all the same: 1.6 GiB
+# were too little, 2.1 enough (832x480, 81 and 960x544, 49 frames, fp8).
+SAFE = 2 << 30
+
+
 class Machine(NamedTuple):
     """Bytes: of GPU memory what other programs leave, None without a GPU; of RAM what is available, and all of it."""
 
@@ -28,7 +33,7 @@ class Machine(NamedTuple):
 
 class Fit(NamedTuple):
     """Bytes. call: what one needs beside the weights, at its size. in_ram: of the weights, fetched in every call;
-    None without a GPU. fits: whether a call does."""
+    None without a GPU. fits: whether a call does. tight: it may run out of memory all the same."""
 
     weights: int
     call: int
@@ -37,6 +42,7 @@ class Fit(NamedTuple):
     machine: Machine
     in_ram: int | None
     fits: bool
+    tight: bool
     packed: bool
 
 
@@ -57,13 +63,14 @@ def this_machine() -> Machine:
 def fit(weights, call, machine, *, text_encoder=0, vae=0, packed=False) -> Fit:
     """As the host divides GPU memory: a call and a reserve first, then as much of the weights as there is room for."""
     if machine.gpu is None:
-        return Fit(weights, call, text_encoder, vae, machine, None, True, packed)
+        return Fit(weights, call, text_encoder, vae, machine, None, True, False, packed)
     beside = max(
         comfy.model_management.minimum_inference_memory(),
         call + BETWEEN_BLOCKS + comfy.model_management.extra_reserved_memory(),
     )
     room = machine.gpu - beside
-    return Fit(weights, call, text_encoder, vae, machine, int(max(0, weights - max(0, room))), room > 0, packed)
+    in_ram = int(max(0, weights - max(0, room)))
+    return Fit(weights, call, text_encoder, vae, machine, in_ram, room > 0, in_ram > 0 and room < SAFE, packed)
 
 
 def fit_of_files(checkpoint, text_encoder, vae, tokens, bytes_per_weight=None) -> Fit:
@@ -96,6 +103,8 @@ def describe(found: Fit) -> list[str]:
     lines.append(f"memory: {', '.join(needs)}; {free} free")
     if not found.fits:
         lines.append("too little GPU memory for a call: take a smaller size or window")
+    elif found.tight:
+        lines.append("little GPU memory: it may run out; a smaller size or window is safer")
     elif found.in_ram:
         cost = f", about {FETCH_GGUF * found.in_ram / GIB:.1f} s a call" if found.packed else " while it computes"
         lines.append(f"{_gib(found.in_ram)} of the weights stay in RAM and are fetched{cost}")

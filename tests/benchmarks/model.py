@@ -122,7 +122,7 @@ def measure(name, shape, patcher, repeats, offloaded=False, **how):
         "tokens": shape.tokens,
         "seconds": round(statistics.median(seconds), 3),
         "peak GiB": round(peak, 2),
-        "estimate GiB": round(model.memory_required(shape.latent.shape) / GIB, 2),
+        "estimate GiB": round(model.memory_of_call(1, shape.tokens) / GIB, 2),
         "GPU": torch.cuda.get_device_name(),
     }
     print(

@@ -1,20 +1,25 @@
-"""One call of a LIVEditor-14B in each weight type: seconds, memory beside the weights, what was estimated.
+"""Every weight type: what it costs in time and memory, and in quality.
 
-    python tasks.py python tests/benchmarks/weight_types.py --gguf-pack FOLDER
+    python tasks.py python tests/benchmarks/weight_types.py speed --gguf-pack FOLDER      on a GPU
+    python tasks.py python tests/benchmarks/weight_types.py quality --gguf-pack FOLDER    on any computer
 
-Random weights, loaded from files as users load them, then released settings. `offload`: that many GiB of the weights
-on the GPU, the others fetched from RAM while it computes, as on smaller cards.
+`speed`: a call of a 14B of random weights, loaded from files as users load them, at released settings: seconds, memory
+beside the weights, what was estimated. `--offload`: that many GiB of the weights on the GPU, the others fetched from
+RAM while it computes, as on smaller cards. `quality`: of the small model the error of a call, relative to fp32, and
+PSNR to the exact edit of six edits of two clips. FOLDER: the node pack ComfyUI-GGUF.
 """
 
 import argparse
 import csv
 import importlib.util
+import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "support"), str(Path(__file__).resolve().parent)]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "benchmarks")]
 
 import model as calls  # noqa: E402
 import random_14b  # noqa: E402
@@ -26,7 +31,7 @@ from liveditor.liveditor_core.checkpoint.weight_types import WEIGHT_TYPES  # noq
 from liveditor.liveditor_core.model import load, registration  # noqa: E402
 
 GIB = 2**30
-TYPES = "bf16 fp8_e4m3fn_scaled int8_tensorwise int8_convrot gguf_q8_0 gguf_q4_1"
+EDITS = ("night", "invert", "mirror", "sepia", "pixelate", "brighter")
 
 
 def install_gguf(folder):
@@ -41,44 +46,101 @@ def install_gguf(folder):
     nodes.NODE_CLASS_MAPPINGS.update(pack.NODE_CLASS_MAPPINGS)
 
 
+def quality(options, folder):
+    """Prints a line for each weight type."""
+    sys.path.append(str(ROOT))  # last: its `nodes` is not ComfyUI's
+    from liveditor.liveditor_core.checkpoint.convert import convert_checkpoint
+    from training import evaluate, score
+
+    small = evaluate.Nano(ROOT / "models")
+    original = ROOT / "models" / "diffusion_models" / evaluate.MODEL
+    sources = [small.source(evaluate.CLIP.parent / name, start) for name, start in evaluate.CASES]
+    generator = torch.Generator().manual_seed(1)
+    latent, other = (torch.randn(1, 16, 5, 14, 32, generator=generator) for _ in range(2))
+    text = torch.randn(1, 512, 4096, generator=generator)
+
+    def answers(patcher):
+        comfy.model_management.load_models_gpu([patcher])
+        options = {"liveditor": {}}
+        return torch.stack(
+            [
+                patcher.model.apply_model(
+                    latent,
+                    torch.full((1,), time),
+                    c_crossattn=text,
+                    transformer_options=dict(options),
+                    liveditor_source=other,
+                )
+                for time in (0.9, 0.5, 0.1)
+            ]
+        )
+
+    exact = answers(small.model)
+    for name in options.types.split():
+        path = folder / f"small{WEIGHT_TYPES[name].extension}"
+        convert_checkpoint(original, path, weight_type=name)
+        small.model = load._load_model(str(path), {})
+        error = ((answers(small.model) - exact).norm() / exact.norm()).item()
+        model = small.with_settings(evaluate.RECOMMENDED["ratios"])
+        found = [
+            score.score(
+                small.frames_of(small.edit(model, source, evaluate.HELD_OUT[edit][0]), source),
+                torch.stack(list(source.unedited(evaluate.AS_EDITED))),
+                edit,
+            ).decibels
+            for source in sources
+            for edit in EDITS
+        ]
+        size = path.stat().st_size / 1e6
+        print(f"{name}: {size:.1f} MB, error of a call {error:.2%}, {statistics.mean(found):.2f} dB", flush=True)
+        path.unlink()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--types", default=TYPES, help="separated by blanks")
+    parser.add_argument("what", choices=("speed", "quality"))
+    parser.add_argument("--types", default=" ".join(WEIGHT_TYPES), help="separated by blanks")
     parser.add_argument("--sizes", default="960x544x81,832x480x49,832x480x33")
     parser.add_argument("--offload", type=float, default=4.0, help="GiB")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--gguf-pack", type=Path)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--gguf-pack", type=Path, help="without it no type of GGUF is measured")
     parser.add_argument("--csv", type=Path)
-    parser.add_argument("--small", action="store_true", help="tiny models")
     options = parser.parse_args()
     registration.register()
     folder = Path(tempfile.mkdtemp())
     folder_paths.add_model_folder_path("diffusion_models", str(folder))
     if options.gguf_pack:
         install_gguf(options.gguf_pack)
+    else:
+        options.types = " ".join(name for name in options.types.split() if not WEIGHT_TYPES[name].ggml)
+    with torch.inference_mode():
+        (speed if options.what == "speed" else quality)(options, folder)
+
+
+def speed(options, folder):
+    """Prints a line for each measurement, and writes them to a CSV file."""
     rows = []
     for name in options.types.split():
         path = folder / f"random{WEIGHT_TYPES[name].extension}"
         started = time.perf_counter()
-        random_14b.write_transformer(path, name, (256, 512, 2) if options.small else random_14b.FULL)
+        random_14b.write_transformer(path, name)
         written = time.perf_counter()
-        with torch.inference_mode():
-            patcher = load._load_model(str(path), {})
-            print(
-                f"{name}: {path.stat().st_size / 1e9:.2f} GB, written in {written - started:.0f} s, loaded in "
-                f"{time.perf_counter() - written:.0f} s, {patcher.model_size() / GIB:.2f} GiB in memory",
-                flush=True,
-            )
-            shapes = [calls.Shape(size) for size in options.sizes.split(",")]
-            for shape in shapes:
-                rows.append(calls.measure(name, shape, patcher, options.repeats))
-            comfy.model_management.unload_all_models()
-            needed = torch.cuda.mem_get_info()[0] - int(options.offload * GIB)
-            comfy.model_management.load_models_gpu([patcher], memory_required=needed, minimum_memory_required=needed)
-            calls.Shape("480x272x17").call(patcher.model)  # the first transfer of all
-            for shape in shapes:
-                rows.append(calls.measure(name, shape, patcher, 1, offloaded=True))
-            comfy.model_management.unload_all_models()
+        patcher = load._load_model(str(path), {})
+        print(
+            f"{name}: {path.stat().st_size / 1e9:.2f} GB, written in {written - started:.0f} s, loaded in "
+            f"{time.perf_counter() - written:.0f} s, {patcher.model_size() / GIB:.2f} GiB in memory",
+            flush=True,
+        )
+        shapes = [calls.Shape(size) for size in options.sizes.split(",")]
+        for shape in shapes:
+            rows.append(calls.measure(name, shape, patcher, options.repeats))
+        comfy.model_management.unload_all_models()
+        needed = torch.cuda.mem_get_info()[0] - int(options.offload * GIB)
+        comfy.model_management.load_models_gpu([patcher], memory_required=needed, minimum_memory_required=needed)
+        calls.Shape("480x272x17").call(patcher.model)  # the first transfer of all
+        for shape in shapes:
+            rows.append(calls.measure(name, shape, patcher, 1, offloaded=True))
+        comfy.model_management.unload_all_models()
         for row in rows:
             row.setdefault("bytes", path.stat().st_size)
         del patcher

@@ -48,6 +48,14 @@ def test_a_call_that_does_not_fit_is_said():
     assert describe(found)[1] == "too little GPU memory for a call: take a smaller size or window"
 
 
+def test_what_ran_out_of_memory_on_a_small_card_is_said():
+    """Measured with 6.98 GiB free: a call of 4.28 GiB ran out, one of 3.72 did not."""
+    tight, enough = (fit(WEIGHTS, int(call * GIB), gpu(6.98)) for call in (4.28, 3.72))
+    assert tight.fits and tight.tight and "it may run out; a smaller size or window is safer" in describe(tight)[1]
+    assert enough.fits and not enough.tight and "stay in RAM" in describe(enough)[1]
+    assert not fit(GIB, 4 * GIB, gpu(6.98)).tight  # all of the weights have room
+
+
 def test_a_small_call_leaves_the_host_s_minimum():
     assert fit(4 * GIB, 1 << 20, gpu(4)).in_ram / GIB == pytest.approx(0.8 + 400 / 1024, abs=0.01)
 
