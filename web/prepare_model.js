@@ -6,6 +6,7 @@ import { app } from "../../scripts/app.js";
 import { inLanguage } from "./words.js";
 
 const PREPARE = "LIVEditPrepareModel", LOAD = "LoadLIVEditor";
+const PREPARED = /(^|[\\/])liveditor_14b_[^\\/]+$/; // the same model, in whichever weight type was made of it
 const PICKLE = /\.(bin|pt|pth|ckpt|pkl)$/i;
 const WIDTH = 420, GAP = 60; // pixels: room for a weight type's line; between the two nodes
 const WORDS = {
@@ -37,17 +38,28 @@ function prepareFor(node) {
   app.canvas.centerOnNode?.(prepare);
 }
 
+const checkpointOf = (node) => node.widgets?.find(({ name }) => name === "checkpoint");
+
+function choose(node, name) {
+  const widget = checkpointOf(node);
+  widget.value = name;
+  widget.callback?.(name);
+  node.setDirtyCanvas?.(true, true);
+}
+
+/** Where a graph names a file that is not here, the model as it was prepared here. */
+function takePrepared(node) {
+  const widget = checkpointOf(node), options = widget?.options.values ?? [];
+  const prepared = options.find((name) => PREPARED.test(name) && !PICKLE.test(name));
+  if (prepared && PREPARED.test(widget.value) && !options.includes(widget.value)) choose(node, prepared);
+}
+
 async function stands(name) {
   await app.refreshComboInNodes();
   for (const node of everyNode(app.graph)) {
     if (node.type !== LOAD) continue;
-    const widget = node.widgets?.find((each) => each.name === "checkpoint");
-    const options = widget?.options.values ?? [];
-    if (!widget || !options.includes(name)) continue;
-    if (options.includes(widget.value) && !PICKLE.test(widget.value)) continue;
-    widget.value = name;
-    widget.callback?.(name);
-    node.setDirtyCanvas?.(true, true);
+    const widget = checkpointOf(node), options = widget?.options.values ?? [];
+    if (options.includes(name) && (!options.includes(widget.value) || PICKLE.test(widget.value))) choose(node, name);
   }
 }
 
@@ -66,5 +78,11 @@ app.registerExtension({
     button.serialize = false;
     button.label = words.prepare;
     button.tooltip = words.help;
+    const { onConfigure } = node;
+    node.onConfigure = function () {
+      const done = onConfigure?.apply(this, arguments);
+      takePrepared(node);
+      return done;
+    };
   },
 });

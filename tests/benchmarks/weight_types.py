@@ -5,8 +5,8 @@
 
 `speed`: a call of a 14B of random weights, loaded from files as users load them, at released settings: seconds, memory
 beside the weights, what was estimated. `--offload`: that many GiB of the weights on the GPU, the others fetched from
-RAM while it computes, as on smaller cards. `quality`: of the small model the error of a call, relative to fp32, and
-PSNR to the exact edit of six edits of two clips. FOLDER: the node pack ComfyUI-GGUF.
+RAM while it computes, as on smaller cards. `quality`: of the small model the error of a call, relative to bf16 weights in fp32,
+and PSNR to the exact edit of six edits of two clips. FOLDER: the node pack ComfyUI-GGUF.
 """
 
 import argparse
@@ -61,21 +61,22 @@ def quality(options, folder):
 
     def answers(patcher):
         comfy.model_management.load_models_gpu([patcher])
-        options = {"liveditor": {}}
         return torch.stack(
             [
                 patcher.model.apply_model(
                     latent,
                     torch.full((1,), time),
                     c_crossattn=text,
-                    transformer_options=dict(options),
+                    transformer_options={},
                     liveditor_source=other,
                 )
                 for time in (0.9, 0.5, 0.1)
             ]
         )
 
-    exact = answers(small.model)
+    reference = folder / "reference.safetensors"
+    convert_checkpoint(original, reference)
+    exact = answers(load._load_model(str(reference), {"dtype": torch.float32}))
     for name in options.types.split():
         path = folder / f"small{WEIGHT_TYPES[name].extension}"
         convert_checkpoint(original, path, weight_type=name)
