@@ -7,24 +7,24 @@ const LOADER = "LoadLIVEditor";
 const AGAIN = 15000; // milliseconds after which free memory is asked for anew
 const WORDS = {
   en: {
-    needs: ({ weights, call, text_encoder }) => `weights ${weights}, a call ${call}, text encoder ${text_encoder} GiB`,
-    gpu: (free) => `; ${free} GiB of GPU memory free`,
-    ram: (free) => `; no GPU, ${free} GiB of RAM free`,
-    offloaded: (size) => `\n${size} GiB of the weights stay in RAM`,
+    needs: ({ weights, call, text_encoder }) => `weights ${weights}, a call ${call}, text encoder ${text_encoder}`,
+    gpu: (free) => `; ${free} of GPU memory free`,
+    ram: (free) => `; no GPU, ${free} of RAM free`,
+    offloaded: (size) => `\n${size} of the weights stay in RAM`,
     cost: (seconds) => `: about ${seconds} s more a call`,
     tooLarge: () => "\ntoo little GPU memory: take a smaller size or window",
     tight: () => "\nlittle GPU memory: a smaller size or window is safer",
-    lacksRam: (all) => `\ntoo little RAM (${all} GiB): take a smaller weight type`,
+    lacksRam: (all) => `\ntoo little RAM (${all}): take a smaller weight type`,
   },
   zh: {
-    needs: ({ weights, call, text_encoder }) => `权重 ${weights}，单次调用 ${call}，文本编码器 ${text_encoder} GiB`,
-    gpu: (free) => `；可用显存 ${free} GiB`,
-    ram: (free) => `；无 GPU，可用内存 ${free} GiB`,
-    offloaded: (size) => `\n${size} GiB 权重留在内存中`,
+    needs: ({ weights, call, text_encoder }) => `权重 ${weights}，单次调用 ${call}，文本编码器 ${text_encoder}`,
+    gpu: (free) => `；可用显存 ${free}`,
+    ram: (free) => `；无 GPU，可用内存 ${free}`,
+    offloaded: (size) => `\n${size} 权重留在内存中`,
     cost: (seconds) => `：每次调用约多 ${seconds} 秒`,
     tooLarge: () => "\n显存不足：请减小尺寸或窗口",
     tight: () => "\n显存较紧张：减小尺寸或窗口更稳妥",
-    lacksRam: (all) => `\n内存不足（${all} GiB）：请选择更小的权重类型`,
+    lacksRam: (all) => `\n内存不足（${all}）：请选择更小的权重类型`,
   },
 };
 const FETCH_GGUF = 0.2; // seconds a call for a GiB, as in liveditor_core/model/fit.py
@@ -38,19 +38,20 @@ function loaderOf(node) {
   return null;
 }
 
-const gib = (bytes) => (bytes / 2 ** 30).toFixed(1);
+const size = (bytes) =>
+  bytes < 2 ** 30 / 10 ? `${Math.ceil(bytes / 2 ** 20)} MiB` : `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
 function told(say, fit) {
   const { machine } = fit;
-  const sizes = Object.fromEntries(["weights", "call", "text_encoder"].map((name) => [name, gib(fit[name])]));
-  let text = say.needs(sizes) + (machine.gpu === null ? say.ram(gib(machine.ram)) : say.gpu(gib(machine.gpu)));
+  const sizes = Object.fromEntries(["weights", "call", "text_encoder"].map((name) => [name, size(fit[name])]));
+  let text = say.needs(sizes) + (machine.gpu === null ? say.ram(size(machine.ram)) : say.gpu(size(machine.gpu)));
   if (!fit.fits) text += say.tooLarge();
   else if (fit.tight) text += say.tight();
   else if (fit.in_ram) {
-    text += say.offloaded(gib(fit.in_ram));
+    text += say.offloaded(size(fit.in_ram));
     if (fit.packed) text += say.cost((FETCH_GGUF * fit.in_ram / 2 ** 30).toFixed(1));
   }
-  return text + (fit.lacks_ram ? say.lacksRam(gib(machine.all_ram)) : "");
+  return text + (fit.lacks_ram ? say.lacksRam(size(machine.all_ram)) : "");
 }
 
 /**

@@ -95,11 +95,11 @@ def fit_of_files(checkpoint, text_encoder, vae, tokens, bytes_per_weight=None) -
 
 def describe(found: Fit) -> list[str]:
     """In a line or two."""
-    needs = [f"weights {_gib(found.weights)}", f"a call {_gib(found.call)}"]
-    needs += [f"text encoder {_gib(found.text_encoder)}"] if found.text_encoder else []
-    needs += [f"VAE {_gib(found.vae)}"] if found.vae else []
+    needs = [f"weights {_size(found.weights)}", f"a call {_size(found.call)}"]
+    needs += [f"text encoder {_size(found.text_encoder)}"] if found.text_encoder else []
+    needs += [f"VAE {_size(found.vae)}"] if found.vae else []
     machine, lines = found.machine, []
-    free = f"{_gib(machine.gpu)} of GPU memory" if machine.gpu is not None else f"{_gib(machine.ram)} of RAM"
+    free = f"{_size(machine.gpu)} of GPU memory" if machine.gpu is not None else f"{_size(machine.ram)} of RAM"
     lines.append(f"memory: {', '.join(needs)}; {free} free")
     if not found.fits:
         lines.append("too little GPU memory for a call: take a smaller size or window")
@@ -107,10 +107,10 @@ def describe(found: Fit) -> list[str]:
         lines.append("little GPU memory: it may run out; a smaller size or window is safer")
     elif found.in_ram:
         cost = f", about {FETCH_GGUF * found.in_ram / GIB:.1f} s a call" if found.packed else " while it computes"
-        lines.append(f"{_gib(found.in_ram)} of the weights stay in RAM and are fetched{cost}")
+        lines.append(f"{_size(found.in_ram)} of the weights stay in RAM and are fetched{cost}")
     if lacks_ram(found):
         lines.append(
-            f"RAM: {_gib(machine.all_ram)} cannot hold the weights, which are read from disk again and again: take a "
+            f"RAM: {_size(machine.all_ram)} cannot hold the weights, which are read from disk again and again: take a "
             "smaller weight type"
         )
     return lines
@@ -122,5 +122,5 @@ def lacks_ram(found: Fit) -> bool:
     return max(in_ram, found.text_encoder) > found.machine.all_ram
 
 
-def _gib(size):
-    return f"{size / GIB:.1f} GiB"
+def _size(size):
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{-(-size // 2**20)} MiB"

@@ -5,8 +5,8 @@
 
 `speed`: a call of a 14B of random weights, loaded from files as users load them, at released settings: seconds, memory
 beside the weights, what was estimated. `--offload`: that many GiB of the weights on the GPU, the others fetched from
-RAM while it computes, as on smaller cards. `quality`: of the small model the error of a call, relative to bf16 weights in fp32,
-and PSNR to the exact edit of six edits of two clips. FOLDER: the node pack ComfyUI-GGUF.
+RAM while it computes, as on smaller cards. `quality`: of the small model the error of a call, relative to bf16 weights
+in fp32, and PSNR to the exact edit of six edits of two clips. FOLDER: the node pack ComfyUI-GGUF.
 """
 
 import argparse
