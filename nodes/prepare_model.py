@@ -109,6 +109,7 @@ class PrepareModel(io.ComfyNode):
                 name=name,
                 progress=BytesProgress(lambda line: tell(cls.hidden, line)),
             )
+        tell(cls.hidden, report)  # in place of how far it was
         name = os.path.basename(path)
         return io.NodeOutput(name, report, ui={"text": (report,), "liveditor_prepared": (name,)})
 

@@ -212,9 +212,13 @@ class Server:
             time.sleep(0.05)
 
     def offloaded(self):
-        """Bytes of the weights that the host left in RAM the last time it loaded a model by parts; as its log says."""
-        found = re.findall(r"loaded partially;.*?([\d.]+) MB offloaded|loaded (completely)", self.log.read_text())
-        return float(found[-1][0] or 0) * 2**20 if found else None
+        """Bytes of the weights that the host left in RAM when it loaded the model last, as its log says.
+
+        None where it decides that weight by weight.
+        """
+        *_, last = self.log.read_text(errors="replace").split("Requested to load LIVEditor")
+        found = re.search(r"loaded partially;.*?([\d.]+) MB offloaded|LIVEditor loaded completely", last)
+        return float(found[1] or 0) * 2**20 if found else None
 
     def run(self, graph):
         """Seconds of a prompt, and its report; or None and what went wrong."""

@@ -223,7 +223,8 @@ def test_downloaded_when_asked(server, hub, folder):
     outputs = server.client.run(prompt, on_event=hear)
     assert outputs["prepare"]["liveditor_prepared"] == ["liveditor_14b_int8_convrot.safetensors"]
     assert names(folder) == [LARGE, "liveditor_14b_int8_convrot.safetensors", PUBLISHED]
-    assert b"downloading liveditor_ckpt.bin" in said[0] and b"converting to int8_convrot" in said[-1]
+    assert b"downloading liveditor_ckpt.bin" in said[0] and b"converting to int8_convrot" in said[-2]
+    assert b"ready for Load LIVEditor" in said[-1]
 
 
 def test_interrupted_while_downloading(server, hub, folder):
