@@ -7,7 +7,8 @@ const LOADER = "LoadLIVEditor";
 const AGAIN = 15000; // milliseconds after which free memory is asked for anew
 const WORDS = {
   en: {
-    needs: ({ weights, call, text_encoder }) => `weights ${weights}, a call ${call}, text encoder ${text_encoder}`,
+    needs: ({ weights, call, text_encoder, vae }) =>
+      `weights ${weights}, a call ${call}, text encoder ${text_encoder}, VAE ${vae}`,
     gpu: (free) => `; ${free} of GPU memory free`,
     ram: (free) => `; no GPU, ${free} of RAM free`,
     offloaded: (size) => `\n${size} of the weights stay in RAM`,
@@ -17,7 +18,8 @@ const WORDS = {
     lacksRam: (all) => `\ntoo little RAM (${all}): take a smaller weight type`,
   },
   zh: {
-    needs: ({ weights, call, text_encoder }) => `权重 ${weights}，单次调用 ${call}，文本编码器 ${text_encoder}`,
+    needs: ({ weights, call, text_encoder, vae }) =>
+      `权重 ${weights}，单次调用 ${call}，文本编码器 ${text_encoder}，VAE ${vae}`,
     gpu: (free) => `；可用显存 ${free}`,
     ram: (free) => `；无 GPU，可用内存 ${free}`,
     offloaded: (size) => `\n${size} 权重留在内存中`,
@@ -43,7 +45,7 @@ const size = (bytes) =>
 
 function told(say, fit) {
   const { machine } = fit;
-  const sizes = Object.fromEntries(["weights", "call", "text_encoder"].map((name) => [name, size(fit[name])]));
+  const sizes = Object.fromEntries(["weights", "call", "text_encoder", "vae"].map((name) => [name, size(fit[name])]));
   let text = say.needs(sizes) + (machine.gpu === null ? say.ram(size(machine.ram)) : say.gpu(size(machine.gpu)));
   if (!fit.fits) text += say.tooLarge();
   else if (fit.tight) text += say.tight();
