@@ -8,6 +8,7 @@ from ..liveditor_core.checkpoint.download import HUB_FILE, HUB_REPOSITORY
 from ..liveditor_core.checkpoint.prepare import PICKLES, is_whole, prepare, target
 from ..liveditor_core.checkpoint.weight_types import WEIGHT_TYPES, label
 from ..liveditor_core.checkpoint.weights import CheckpointError
+from ..liveditor_core.model.load import gguf_loader
 from ..liveditor_core.progress import BytesProgress
 from .host_server import tell
 from .types import CATEGORY, named
@@ -109,6 +110,8 @@ class PrepareModel(io.ComfyNode):
                 name=name,
                 progress=BytesProgress(lambda line: tell(cls.hidden, line)),
             )
+        if path.endswith(".gguf") and gguf_loader() is None:
+            report += "\nit is read through the node pack ComfyUI-GGUF, which is not installed: install it"
         tell(cls.hidden, report)  # in place of how far it was
         name = os.path.basename(path)
         return io.NodeOutput(name, report, ui={"text": (report,), "liveditor_prepared": (name,)})

@@ -19,13 +19,14 @@ TRIES = 5  # without a byte in between
 SHA256 = re.compile(r"[0-9a-f]{64}")  # what the hub's tag of a large file is
 
 
-def download(folder, *, repository=HUB_REPOSITORY, file=HUB_FILE, progress=None) -> str:
+def download(folder, *, repository=HUB_REPOSITORY, file=HUB_FILE, beside=0.0, progress=None) -> str:
     """Fetch the published checkpoint from the Hugging Face hub, or go on with a download that was cut off.
 
     huggingface_hub says where it is; its own download begins anew each time (2.x), so the bytes are fetched here.
 
     Args:
         folder: to put it in.
+        beside: what else will be written there, in parts of the file; that there is disk for both is seen to first.
         progress: called with bytes done and bytes in all; what it raises ends the download, what is there is kept.
 
     Returns:
@@ -55,7 +56,7 @@ def download(folder, *, repository=HUB_REPOSITORY, file=HUB_FILE, progress=None)
     partial = f"{path}.{remote.etag[:12]}{PARTIAL}"  # of this version of the file
     _remove_other_versions(path, partial)
     there = os.path.getsize(partial) if os.path.isfile(partial) else 0
-    needs_disk(path, remote.size - there)
+    needs_disk(path, int((1 + beside) * remote.size) - there)
     _fetch(url, partial, remote.size, progress)
     if SHA256.fullmatch(remote.etag) and _sha256(partial, progress) != remote.etag:
         os.remove(partial)

@@ -5,7 +5,8 @@ import os
 from .check import check_liveditor
 from .convert import convert_checkpoint
 from .download import HUB_FILE, download
-from .weight_types import WEIGHT_TYPES
+from .quantise import gguf_library
+from .weight_types import WEIGHT_TYPES, size_of_14b
 from .weights import CheckpointError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -53,7 +54,11 @@ def prepare(source, folder, weight_type, *, name="", progress=None) -> tuple[str
     def step(what):
         return None if progress is None else lambda done, total: progress(what, done, total)
 
-    source = source or download(folder, progress=step(f"downloading {HUB_FILE}"))
+    if WEIGHT_TYPES[weight_type].ggml:
+        gguf_library()  # missed now, not after hours
+    if source is None:
+        beside = size_of_14b(weight_type) / size_of_14b("bf16")
+        source = download(folder, beside=beside, progress=step(f"downloading {HUB_FILE}"))
     convert_checkpoint(source, path, weight_type=weight_type, progress=step(f"converting to {weight_type}"))
     check_liveditor(path)
     report = f"{os.path.basename(path)}: {os.path.getsize(path) / 1e9:.1f} GB, ready for Load LIVEditor"

@@ -304,5 +304,6 @@ def test_killed_while_converting(start, folder):
     assert names(folder) == [LARGE, f"large_{SLOW}.gguf.partial"]  # nothing under the file's own name
     with start() as server:
         assert not [each for each in menu(server.client, "LoadLIVEditor", "checkpoint") if SLOW in each]
-        prepare(server.client, LARGE, SLOW)
+        (report,) = prepare(server.client, LARGE, SLOW)["prepare"]["text"]
+    assert "through the node pack ComfyUI-GGUF, which is not installed" in report
     assert names(folder) == [LARGE, f"large_{SLOW}.gguf"]

@@ -123,6 +123,10 @@ def test_too_little_disk_is_said_first(hub_of, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=f"{HUB_FILE}: needs 0.0 GB of disk, 0.0 GB are free there"):
         download.download(tmp_path)
     assert hub.asked == [] and names(tmp_path) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 4_000_000}))
+    with pytest.raises(CheckpointError, match="GB of disk"):
+        download.download(tmp_path, beside=0.5)  # what is to be made of it needs room as well
+    download.download(tmp_path, beside=0.3)
 
 
 def test_a_disk_that_fills_up_keeps_what_came(hub_of, tmp_path, monkeypatch):
