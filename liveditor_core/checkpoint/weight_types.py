@@ -25,17 +25,17 @@ class WeightType(NamedTuple):
 ROTATED = 256  # numbers that are rotated together, at most; ComfyUI's own choice
 
 WEIGHT_TYPES = {
-    "bf16": WeightType(16, "as published: 32 GB or more, or 64 GB of RAM"),
+    "bf16": WeightType(16, "as published; for 24 GB with 48 GB of RAM"),
     "fp8_e4m3fn_scaled": WeightType(8, "RTX 40, 50, H100: fastest there", {"format": "float8_e4m3fn"}),
     "int8_tensorwise": WeightType(8, "RTX 20, 30 and later", {"format": "int8_tensorwise"}),
     "int8_convrot": WeightType(
         8, "as int8_tensorwise, rotated: more exact, slower", {"format": "int8_tensorwise", "convrot": True}
     ),
     "gguf_q8_0": WeightType(8.5, "any card, the most exact; needs ComfyUI-GGUF", ggml="Q8_0"),
-    "gguf_q5_1": WeightType(6, "any card of 12 to 16 GB; needs ComfyUI-GGUF", ggml="Q5_1"),
-    "gguf_q5_0": WeightType(5.5, "any card of 12 GB; needs ComfyUI-GGUF", ggml="Q5_0"),
-    "gguf_q4_1": WeightType(5, "any card of 8 to 12 GB; needs ComfyUI-GGUF", ggml="Q4_1"),
-    "gguf_q4_0": WeightType(4.5, "the smallest, the coarsest; needs ComfyUI-GGUF", ggml="Q4_0"),
+    "gguf_q5_1": WeightType(6, "any card, less RAM; needs ComfyUI-GGUF", ggml="Q5_1"),
+    "gguf_q5_0": WeightType(5.5, "any card, less RAM; needs ComfyUI-GGUF", ggml="Q5_0"),
+    "gguf_q4_1": WeightType(5, "any card, least RAM; needs ComfyUI-GGUF", ggml="Q4_1"),
+    "gguf_q4_0": WeightType(4.5, "any card, smallest, coarsest; needs ComfyUI-GGUF", ggml="Q4_0"),
 }
 
 # LIVEditor-14B: 40 blocks of eight matrices of 5120 x 5120 and two of 5120 x 13824, and what is not quantised, in
