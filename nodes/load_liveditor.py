@@ -8,13 +8,13 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..liveditor_core.model.fit import describe, fit, lacks_ram, this_machine
+from ..liveditor_core.model.gguf import FOLDER as GGUF
 from ..liveditor_core.model.load import load_files
 from ..liveditor_core.sampling.run_report import report_runs
 from .types import CATEGORY, named
 
 NAME = "Load LIVEditor"
 FOLDERS = ("diffusion_models", "text_encoders", "vae")  # of checkpoint, text encoder and VAE, as the host calls them
-GGUF = "unet_gguf"  # ComfyUI-GGUF's name for the first of them
 WEIGHT_TYPES = {
     "default": {},
     "bf16": {"dtype": torch.bfloat16},

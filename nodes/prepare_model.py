@@ -8,7 +8,7 @@ from ..liveditor_core.checkpoint.download import HUB_FILE, HUB_REPOSITORY
 from ..liveditor_core.checkpoint.prepare import PICKLES, is_whole, prepare, target
 from ..liveditor_core.checkpoint.weight_types import WEIGHT_TYPES, label
 from ..liveditor_core.checkpoint.weights import CheckpointError
-from ..liveditor_core.model.load import gguf_loader
+from ..liveditor_core.model.gguf import gguf_loader
 from ..liveditor_core.progress import BytesProgress
 from .host_server import tell
 from .types import CATEGORY, named

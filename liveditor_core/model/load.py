@@ -1,7 +1,6 @@
 """Load the files of one edit: LIVEditor, the text encoder of Wan and its VAE."""
 
 import os
-import sys
 
 import comfy.sd
 import comfy.utils
@@ -9,6 +8,7 @@ import folder_paths
 
 from ..checkpoint.check import SMALL_TEXT_ENCODER, check_liveditor, check_safetensors, check_text_encoder
 from ..checkpoint.weights import CheckpointError
+from .gguf import load_gguf
 from .registration import LIVEditor
 from .text_encoder import load_small_text_encoder
 
@@ -38,7 +38,7 @@ def load_files(checkpoint, text_encoder, vae, model_options):
 
 def _load_model(path, model_options):
     if path.lower().endswith(".gguf"):
-        model = _load_gguf(path)
+        model = load_gguf(path)
     else:
         model = comfy.sd.load_diffusion_model(path, model_options=dict(model_options))  # sets cached_patcher_init
     if not isinstance(model.model, LIVEditor):
@@ -47,22 +47,6 @@ def _load_model(path, model_options):
             "Convert the checkpoint again."
         )
     return model
-
-
-def gguf_loader():
-    """The loader node of the pack ComfyUI-GGUF; None where that is not installed."""
-    return getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {}).get("UnetLoaderGGUF")
-
-
-def _load_gguf(path):
-    name, loader = os.path.basename(path), gguf_loader()
-    if loader is None:
-        raise CheckpointError(
-            f"{name}: GGUF files are read through the node pack ComfyUI-GGUF, which is not installed. Install it, or "
-            "prepare a file of another weight type."
-        )
-    folders = [folder for folder in folder_paths.get_folder_paths("unet_gguf") if path.startswith(folder + os.sep)]
-    return loader().load_unet(os.path.relpath(path, max(folders, key=len)))[0]
 
 
 def _load_clip(path):

@@ -59,6 +59,7 @@ def test_template_opens_without_red_nodes_and_runs(page, base, path, drawn_by):
         if path.stem == "liveditor_edit_stock_nodes":  # the stock loader knows the text encoder of the 14B only
             page.evaluate("""() => { const find = type => app.graph.nodes.find(n => n.type === type);
                 const load = LiteGraph.createNode('LoadLIVEditor'); app.graph.add(load);
+                load.widgets.find(w => w.name === 'text_encoder').value = find('CLIPLoader').widgets[0].value;
                 for (const text of app.graph.nodes.filter(n => n.type === 'CLIPTextEncode')) load.connect(1, text, 0);
                 app.graph.remove(find('CLIPLoader')); }""")
         if path.stem == "liveditor_rewrite":  # no text model is small enough for a test: the wish itself is edited with

@@ -137,9 +137,12 @@ def test_undo(timeline):
     page = timeline
     page.locator(f"{BAR} .shot").nth(2).click()
     wait_for_timeline(page, f"{TEXT}\n0:05.48 describe the edit")
+    page.wait_for_timeout(1500)  # the frontend notices a change later, and drops a key while it undoes
     drag_border(page, 1, 8.5, LENGTH)
+    page.wait_for_timeout(1500)
     page.keyboard.press("Control+z")
     wait_for_timeline(page, f"{TEXT}\n0:05.48 describe the edit")
+    page.wait_for_timeout(1500)
     page.keyboard.press("Control+z")
     wait_for_timeline(page, TEXT)
     wait_for_parts(page, "make it night", "invert the colours")

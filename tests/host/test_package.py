@@ -73,8 +73,9 @@ def test_workflow_validates(client, path, tmp_path):
 def test_a_template_says_what_to_choose(path):
     graph = json.loads(path.read_text(encoding="utf-8"))
     titles = [node.get("title") or node["type"] for node in graph["nodes"]]
-    (note,) = [node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote"]
-    assert note.split("\n\n")[1].startswith("**Choose** a clip in *Video to edit*") and "Video to edit" in titles
+    notes = [node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote"]
+    (choose,) = [note.split("\n\n")[1] for note in notes if "**Choose**" in note]
+    assert choose.startswith("**Choose** a clip in *Video to edit*") and "Video to edit" in titles
 
 
 def test_node_package_validates():
