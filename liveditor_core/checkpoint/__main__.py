@@ -1,6 +1,7 @@
 """The terminal tool: `python -m liveditor_core.checkpoint convert IN OUT`, `download --to FOLDER`, `check FILE`."""
 
 import argparse
+import os
 
 from tqdm import tqdm
 
@@ -33,7 +34,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     try:
         if options.command == "convert":
-            with Bar(options.destination) as bar:
+            with Bar(os.path.basename(options.destination)) as bar:
                 convert_checkpoint(
                     options.source,
                     options.destination,

@@ -37,7 +37,8 @@ def convert_checkpoint(source, destination, *, weight_type="bf16", prefix=None, 
     kind = WEIGHT_TYPES[weight_type]
     if not str(destination).endswith(kind.extension):
         raise CheckpointError(
-            f"{os.path.basename(destination)}: a file of {weight_type} must end in {kind.extension}. Name it so."
+            f"{os.path.basename(destination)}: a file of {weight_type} must end in {kind.extension}. Name it "
+            "so, or choose another weight type."
         )
     name = os.path.basename(source)
     tensors = model_tensors(open_tensors(source), name, prefix)
