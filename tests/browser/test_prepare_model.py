@@ -60,18 +60,16 @@ def test_from_the_pickle_to_an_edit(page, published, which):
         assert made in values
 
 
-def test_a_graph_takes_the_weight_type_that_is_here(page, base):
+def test_a_graph_takes_the_weight_type_that_is_here(open_page, server, base):
     """Templates name the model in bf16; what was prepared here is another weight type of it."""
     folder = base / "models" / "diffusion_models"
     there, here = folder / "liveditor_14b_bf16.safetensors", folder / "liveditor_14b_int8_tensorwise.safetensors"
     there.rename(here)
     try:
-        page.evaluate("() => app.refreshComboInNodes()")
-        page.reload()
-        page.wait_for_function("() => window.app?.extensionManager && window.app.canvas")
-        open_workflow(page, host.PACK / "workflows" / "liveditor_edit.json")
-        assert widget(page, LOAD, "checkpoint") == here.name
-        open_workflow(page, host.PACK / "workflows" / "liveditor_demo.json")
-        assert widget(page, LOAD, "checkpoint") == NANO.name  # a file that is there stays
+        with open_page(server) as page:
+            open_workflow(page, host.PACK / "workflows" / "liveditor_edit.json")
+            assert widget(page, LOAD, "checkpoint") == here.name
+            open_workflow(page, host.PACK / "workflows" / "liveditor_demo.json")
+            assert widget(page, LOAD, "checkpoint") == NANO.name  # a file that is there stays
     finally:
         here.rename(there)
