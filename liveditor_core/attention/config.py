@@ -7,6 +7,7 @@ from .token_layout import TokenLayout
 OPTIONS_KEY = "liveditor"
 BACKENDS = ("auto", "triton", "tilelang", "pytorch", "dense")
 DENSE_FIRST = ("sharpest", "flattest")
+ATTENTION_BITS = (16, 8)
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class SparseAttentionConfig:
         dense_query_ratio: share of the query blocks that attend densely (users see flat ratio).
         dense_first: which end of the sharpness order attends densely, `sharpest` or `flattest`.
         backend: `auto`, `triton`, `tilelang`, `pytorch`, or `dense` for attention of everything to everything.
+        attention_bits: 16, or 8 where q, k and v of the dense half may be quantised if that is faster.
 
     Raises:
-        ValueError: a ratio outside 0..1, or an unknown name.
+        ValueError: a ratio outside 0..1, an unknown name or number of bits.
     """
 
     exact_kv_ratio: float = 0.0625
@@ -39,6 +41,7 @@ class SparseAttentionConfig:
     dense_query_ratio: float = 0.5
     dense_first: str = "sharpest"
     backend: str = "auto"
+    attention_bits: int = 16
 
     def __post_init__(self):
         for name, label in (
@@ -55,10 +58,12 @@ class SparseAttentionConfig:
             )
         if self.backend not in BACKENDS:
             raise ValueError(f"Sparse attention: backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}.")
+        if self.attention_bits not in ATTENTION_BITS:
+            raise ValueError(f"Sparse attention: precision must be 16 or 8 bit, got {self.attention_bits!r}.")
 
     @classmethod
     def from_settings(
-        cls, *, sar: float, srr: float, flat_ratio: float, dense_half: str, backend: str
+        cls, *, sar: float, srr: float, flat_ratio: float, dense_half: str, backend: str, bits: int = 16
     ) -> "SparseAttentionConfig":
         """The one place where the words that users see become the names that the code uses."""
         return cls(
@@ -67,6 +72,7 @@ class SparseAttentionConfig:
             dense_query_ratio=flat_ratio,
             dense_first=dense_half,
             backend=backend,
+            attention_bits=bits,
         )
 
     @classmethod

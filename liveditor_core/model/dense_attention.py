@@ -1,61 +1,76 @@
 """Which dense attention computes the dense half and the attention to the text."""
 
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
+import folder_paths
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 
-from ...kernels import available_dense_attention, dense_attention
+from ...kernels import dense_kernel, fastest_dense, times_as_fast
 
 OVERRIDE = "optimized_attention_override"
-OF_PYTORCH = ("flash-attn-2", "sdpa")  # what PyTorch's attention takes by itself
+SLOWER = 1.03  # times as long from which on the user's choice is said to cost something
 
 
 class DenseAttention(NamedTuple):
     """A dense attention."""
 
-    name: str  # for reports, with whose choice it was
+    name: str  # for reports, with whose choice it was and how fast it and others were here
     attend: Callable  # (q, k, v) -> out on [B, H, tokens, D]
     is_ours: bool  # or the host's
+    without: tuple = ()  # what was asked for and is not done, with why
 
 
-def choose_dense_attention(transformer_options, device, dtype) -> DenseAttention:
+def choose_dense_attention(transformer_options, device, dtype, *, head_dim=128, bits=16) -> DenseAttention:
     """What computes the dense half: the attention that the user chose for the host, else the fastest at hand.
 
     A package that is merely installed, such as xformers, is no choice. Where no kernel is known to be faster, the host
     decides.
+
+    Args:
+        bits: 16, or 8 where quantised q, k and v will do; the user's choice counts before it.
+
+    Raises:
+        torch.cuda.OutOfMemoryError, torch.AcceleratorError: the GPU was too full to time what is at hand.
     """
     override = transformer_options.get(OVERRIDE)
     chooser = _flag() if override is None else "a node"
-    if chooser is None and (fastest := _fastest(device, dtype)) != "sdpa":
-        return DenseAttention(fastest, dense_attention, is_ours=True)
+    fastest = fastest_dense(device, dtype, head_dim=head_dim, bits=bits, folder=_folder())
+    without = () if fastest.reason is None else (f"8 bit: {fastest.reason}",)
+    timed = f" (timed here: {fastest.timings.compared()})" if fastest.timings else ""
+    if chooser is None and fastest.name != "sdpa":
+        name = fastest.name + (" in 8 bit" if fastest.bits == 8 else "") + timed
+        return DenseAttention(name, dense_kernel(fastest.name), True, without)
 
     def attend(q, k, v):
-        return optimized_attention(
-            q,
-            k,
-            v,
-            heads=q.shape[1],
-            skip_reshape=True,
-            skip_output_reshape=True,
-            transformer_options=transformer_options,
-        )
+        return _by_host(optimized_attention, q, k, v, transformer_options=transformer_options)
 
     function = optimized_attention if override is None else _called_by(override)
     name = getattr(function, "__name__", type(function).__name__)
     if chooser is not None:
-        missed = _fastest(device, dtype) if name == "attention_pytorch" else "sdpa"
-        name = f"{name} (chosen by {chooser}{'' if missed in OF_PYTORCH else f', in place of {missed}'})"
-    return DenseAttention(name, attend, is_ours=False)
+        without = (f"8 bit: {name} was chosen by {chooser}",) if bits == 8 else ()
+        # Another pack's override may count its calls, or differ by block: only the host's functions are tried.
+        cost = _cost(fastest, name, function, device, dtype) if function is not override else ""
+        return DenseAttention(f"{name} (chosen by {chooser}){cost}", attend, False, without)
+    return DenseAttention(name + (timed if name == "attention_pytorch" else ""), attend, False, without)
 
 
-def _fastest(device, dtype):
-    """The fastest kernel at hand by name; `sdpa` where none is known to be faster than PyTorch's own choice."""
-    half_on_gpu = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
-    return available_dense_attention(device)[0] if half_on_gpu else "sdpa"
+def _by_host(function, q, k, v, **options):
+    return function(q, k, v, heads=q.shape[1], skip_reshape=True, skip_output_reshape=True, **options)
+
+
+def _cost(fastest, name, function, device, dtype):
+    """What the user's choice costs, in words, where that can be timed and it is the slower one."""
+    times = times_as_fast(device, dtype, fastest.name, name, functools.partial(_by_host, function))
+    return f"; {fastest.name} was timed {times:.1f} times as fast" if times is not None and times > SLOWER else ""
+
+
+def _folder():
+    """Where timings are kept."""
+    return Path(folder_paths.get_user_directory(), "liveditor")
 
 
 def _flag():

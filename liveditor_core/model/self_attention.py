@@ -73,7 +73,7 @@ class LIVEditorCrossAttention(WanT2VCrossAttention):
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return super().forward(x, context, transformer_options=transformer_options, **kwargs)
         q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(context)), self.v(context)
-        dense = choose_dense_attention(transformer_options, q.device, q.dtype)
+        dense = unrecorded(choose_dense_attention)(transformer_options, q.device, q.dtype, head_dim=self.head_dim)
         q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))
         attend = unrecorded(dense.attend) if dense.is_ours else dense.attend
         return self.o(attend(q, k, v).transpose(1, 2).flatten(2))
@@ -84,10 +84,12 @@ class LIVEditorCrossAttention(WanT2VCrossAttention):
 def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed):
     """Outside compiled graphs: they drop guards on transformer_options, so a changed setting would not reach them."""
     config = SparseAttentionConfig.from_options(transformer_options)
-    dense = choose_dense_attention(transformer_options, q.device, q.dtype)
+    dense = choose_dense_attention(
+        transformer_options, q.device, q.dtype, head_dim=q.shape[-1], bits=config.attention_bits
+    )
     record = transformer_options.get(RECORD_KEY)
     watch = None if record is None else record.watch(transformer_options, layout)
-    with torch.cuda.device_of(q), followed(transformer_options, q, layout, config, dense.name):
+    with torch.cuda.device_of(q), followed(transformer_options, q, layout, config, dense.name, dense.without):
         return in_context_sparse_attention(
             q,
             k,

@@ -35,10 +35,10 @@ class RunReport:
         self._calls, self._model_calls, self._what = [], 0, None
 
     @contextlib.contextmanager
-    def attention(self, q, layout, config, dense_kernel, block):
-        """Times a self-attention call and remembers how it is computed."""
+    def attention(self, q, layout, config, dense_kernel, without, block):
+        """Times a self-attention call and remembers how it is computed, and what its dense half does without."""
         if self._what is None:
-            self._what = q.shape, q.device, q.dtype, layout, config, dense_kernel
+            self._what = q.shape, q.device, q.dtype, layout, config, dense_kernel, without
         self._model_calls += block == 0
         if q.device.type == "cuda":
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -67,7 +67,7 @@ class RunReport:
         if self._what is None:
             self.text = "\n".join(["LIVEditor: no model calls", *(f"  {note}" for note in self.notes)])
             return
-        shape, where, dtype, layout, config, dense_kernel = self._what
+        shape, where, dtype, layout, config, dense_kernel, without = self._what
         plan = plan_attention(layout=layout, config=config, device=where, dtype=dtype, head_dim=shape[-1])
         left = 1.0 if plan.dense_everywhere else config.dense_fraction(layout)
         whole = ended - started
@@ -93,7 +93,7 @@ class RunReport:
             )
         lines += [f"  {note}" for note in self.notes]
         lines += [f"  LoRA: {line}" for line in loras_of(patcher)]
-        lines.append(f"  done without: {'; '.join(plan.reasons) or 'nothing'}")
+        lines.append(f"  done without: {'; '.join((*plan.reasons, *without)) or 'nothing'}")
         self.text = "\n".join(lines)
         logging.info(self.text)
 

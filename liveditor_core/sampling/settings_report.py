@@ -11,6 +11,8 @@ from ..model.dense_attention import choose_dense_attention
 from ..model.fit import describe, fit, this_machine
 from .windows import DEFAULT, describe_windows, plan_windows
 
+OUT_OF_MEMORY = tuple(getattr(torch, name) for name in ("OutOfMemoryError", "AcceleratorError") if hasattr(torch, name))
+
 
 def settings_report(model, config, latent_size):
     """In a few lines, for one window where the clip takes several.
@@ -34,18 +36,30 @@ def settings_report(model, config, latent_size):
         "head_dim": diffusion_model.dim // diffusion_model.num_heads,
     }
     plan = plan_attention(**where)
-    dense = choose_dense_attention(model.model_options["transformer_options"], device, dtype)
+    dense_kernel, without = _dense_half(model, config, device, dtype, where["head_dim"])
     in_windows = len(windows) > 1
+    backend = "dense" if plan.dense_everywhere else plan.backend
     return "\n".join(
         (
-            f"attention: {'dense' if plan.dense_everywhere else plan.backend} on {device}, dense half by {dense.name}",
+            f"attention: {backend} on {device}, dense half by {dense_kernel}",
             *plan.reasons,
+            *without,
             f"compute: {compute_left(**where):.1%} of dense attention",
             f"tokens: {2 * tokens:,}{' in each window' * in_windows}, half of them the source",
             *([f"{describe_windows(windows)} (LIVEdit Sampler's own settings count)"] if in_windows else []),
             *describe(fit(model.model_size(), model.model.memory_of_call(1, 2 * tokens), this_machine())),
         )
     )
+
+
+def _dense_half(model, config, device, dtype, head_dim):
+    """What computes the dense half, and what it does without."""
+    options = model.model_options["transformer_options"]
+    try:
+        dense = choose_dense_attention(options, device, dtype, head_dim=head_dim, bits=config.attention_bits)
+    except OUT_OF_MEMORY:  # of what ran before: there will be room when this model runs
+        return "the fastest, which is timed when there is room on the GPU", ()
+    return dense.name, dense.without
 
 
 def speed_here(backend):
