@@ -1,6 +1,5 @@
 """Which dense attention computes the dense half and the attention to the text."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +45,15 @@ def choose_dense_attention(transformer_options, device, dtype, *, head_dim=128, 
         return DenseAttention(name, dense_kernel(fastest.name), True, without)
 
     def attend(q, k, v):
-        return _by_host(optimized_attention, q, k, v, transformer_options=transformer_options)
+        return optimized_attention(
+            q,
+            k,
+            v,
+            heads=q.shape[1],
+            skip_reshape=True,
+            skip_output_reshape=True,
+            transformer_options=transformer_options,
+        )
 
     function = optimized_attention if override is None else _called_by(override)
     name = getattr(function, "__name__", type(function).__name__)
@@ -58,13 +65,13 @@ def choose_dense_attention(transformer_options, device, dtype, *, head_dim=128, 
     return DenseAttention(name + (timed if name == "attention_pytorch" else ""), attend, False, without)
 
 
-def _by_host(function, q, k, v, **options):
-    return function(q, k, v, heads=q.shape[1], skip_reshape=True, skip_output_reshape=True, **options)
-
-
 def _cost(fastest, name, function, device, dtype):
     """What the user's choice costs, in words, where that can be timed and it is the slower one."""
-    times = times_as_fast(device, dtype, fastest.name, name, functools.partial(_by_host, function))
+
+    def attend(q, k, v):
+        return function(q, k, v, heads=q.shape[1], skip_reshape=True, skip_output_reshape=True)
+
+    times = times_as_fast(device, dtype, fastest.name, name, attend)
     return f"; {fastest.name} was timed {times:.1f} times as fast" if times is not None and times > SLOWER else ""
 
 

@@ -305,7 +305,7 @@ def test_nothing_of_it_is_saved_or_sent(page):
         f"async () => [{NODE}.serialize().widgets_values, Object.values((await "
         "app.graphToPrompt()).output).find(n => n.class_type === 'SparseAttentionSettings').inputs]"
     )
-    assert saved == [0.0625, 0.125, 0.5, "auto", "sharpest (as released)"]
+    assert saved == [0.0625, 0.125, 0.5, "auto", "sharpest (as released)", "16 bit"]
     assert not {"preset", "budget"} & sent.keys()
 
 

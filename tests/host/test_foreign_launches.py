@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from liveditor.kernels import reference, token_ops
+from liveditor.kernels.dense import Fastest
 from liveditor.kernels.dispatch import Choice
 from liveditor.liveditor_core.attention import plan
 from liveditor.liveditor_core.model import dense_attention, foreign_launches
@@ -72,9 +73,10 @@ def kernels(record, monkeypatch):
 
     token_kernels = types.SimpleNamespace(**{name: record.launch(name, plain(name)) for name in TOKEN_OPERATIONS})
     monkeypatch.setattr(token_ops, "_kernels", lambda *_: token_kernels)
-    monkeypatch.setattr(dense_attention, "_fastest", lambda device, dtype: "flash-attn-4")
-    dense = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(dense_attention, "dense_attention", record.launch("dense", dense))
+    fastest = record.launch("timing", lambda *_, **__: Fastest("flash-attn-4", 16, None))
+    monkeypatch.setattr(dense_attention, "fastest_dense", fastest)
+    dense = record.launch("dense", torch.nn.functional.scaled_dot_product_attention)
+    monkeypatch.setattr(dense_attention, "dense_kernel", lambda name: dense)
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def call(tiny_model):
 
 def test_every_kernel_of_ours_runs_in_a_pause(kernels, record, call):
     assert call().isfinite().all()
-    assert {name for name, _ in record.launched} == {*OPERATIONS, *TOKEN_OPERATIONS, "dense"}
+    assert {name for name, _ in record.launched} == {*OPERATIONS, *TOKEN_OPERATIONS, "dense", "timing"}
     assert [name for name, paused in record.launched if not paused] == []
     assert not record.paused
 
