@@ -4,16 +4,9 @@ import types
 
 import pytest
 import torch
+from full_gpu import FULL, MAKES_ROOM, full_once
 
-from liveditor.kernels import (
-    BackendUnavailable,
-    available_dense_attention,
-    choose_backend,
-    dense,
-    dense_attention,
-    dispatch,
-    sparse_from_tokens,
-)
+from liveditor.kernels import BackendUnavailable, choose_backend, dispatch, sparse_from_tokens
 from liveditor.liveditor_core.attention.config import SparseAttentionConfig
 from liveditor.liveditor_core.attention.plan import plan_attention, speed_of
 from liveditor.liveditor_core.attention.token_layout import TokenLayout
@@ -38,7 +31,7 @@ def test_auto_falls_back_and_says_why():
     )
 
 
-CACHED = (dispatch.gpu_family, dispatch.unavailable_reason, dispatch.choose_backend, dense.available)
+CACHED = (dispatch.gpu_family, dispatch.unavailable_reason, dispatch.choose_backend)
 
 
 @pytest.fixture
@@ -98,61 +91,15 @@ def test_a_package_that_breaks_at_import_is_a_reason(gpu, monkeypatch):
     )
 
 
-FULL = {
-    "torch": torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
-    "triton": RuntimeError("Triton Error [CUDA]: out of memory"),
-    "driver": RuntimeError("CUDA_ERROR_OUT_OF_MEMORY (2)"),
-    "launch": torch.AcceleratorError("CUDA error: out of memory"),
-}
-MAKES_ROOM = torch.cuda.OutOfMemoryError, torch.AcceleratorError  # for these the host frees memory
-
-
-@pytest.fixture(params=FULL.values(), ids=FULL)
-def full_once(request):
-    """Makes a function that works fail the first time, for want of memory."""
-
-    def make(function):
-        errors = [request.param]
-
-        def call(*args, **kwargs):
-            if errors:
-                raise errors.pop()
-            return function(*args, **kwargs)
-
-        return call
-
-    return make
-
-
-def test_a_backend_that_met_a_full_gpu_is_asked_again(gpu, full_once, monkeypatch):
-    module = types.SimpleNamespace(block_means=full_once(lambda x, target: x))
+@pytest.mark.parametrize("error", FULL.values(), ids=FULL)
+def test_a_backend_that_met_a_full_gpu_is_asked_again(gpu, monkeypatch, error):
+    module = types.SimpleNamespace(block_means=full_once(error, lambda x, target: x))
     monkeypatch.setattr(dispatch.importlib, "import_module", lambda *_: module)
     monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: object())
     device = gpu(9, 0)
     with pytest.raises(MAKES_ROOM):
         choose_backend("auto", device, torch.bfloat16, 128)
     assert choose_backend("auto", device, torch.bfloat16, 128).name == "triton"
-
-
-def test_a_dense_kernel_that_met_a_full_gpu_is_asked_again(gpu, full_once, monkeypatch):
-    monkeypatch.setitem(dense.FUNCTIONS, "flash-attn-4", full_once(lambda q, k, v: q))
-    device = gpu(9, 0)
-    with pytest.raises(MAKES_ROOM):
-        available_dense_attention(device)
-    assert available_dense_attention(device)[0] == "flash-attn-4"
-
-
-def test_a_dense_kernel_that_does_not_fit_is_not_asked_again(gpu, monkeypatch):
-    asked = []
-
-    def broken(q, k, v):
-        asked.append(q)
-        raise RuntimeError("no kernel image is available")
-
-    monkeypatch.setitem(dense.FUNCTIONS, "flash-attn-4", broken)
-    device = gpu(9, 0)
-    assert "flash-attn-4" not in available_dense_attention(device) + available_dense_attention(device)
-    assert len(asked) == 1
 
 
 def plan(layout, device=CPU, dtype=torch.float32, **settings):
@@ -210,9 +157,3 @@ def test_a_gpu_with_triton_says_from_where_on_it_is_faster(gpu, monkeypatch):
 
 def test_the_cpu_promises_no_speed():
     assert speed(CPU) == ("pytorch", None, False)
-
-
-def test_dense_attention_on_the_cpu():
-    assert available_dense_attention(CPU) == ("sdpa",)
-    q, k, v = torch.randn(3, 1, 2, 40, 64)
-    assert torch.equal(dense_attention(q, k, v), torch.nn.functional.scaled_dot_product_attention(q, k, v))
