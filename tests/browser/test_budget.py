@@ -3,6 +3,7 @@
 Presets and the readout while values are dragged, in both renderers and languages.
 """
 
+import json
 from fractions import Fraction
 
 import footage
@@ -307,6 +308,35 @@ def test_nothing_of_it_is_saved_or_sent(page):
     )
     assert saved == [0.0625, 0.125, 0.5, "auto", "sharpest (as released)", "16 bit"]
     assert not {"preset", "budget"} & sent.keys()
+
+
+@pytest.mark.parametrize("drawn_by", RENDERERS)
+@pytest.mark.parametrize("values_saved", [5, 6], ids=["before there was a precision", "now"])
+def test_saved_settings_come_back(page, drawn_by, values_saved):
+    """Settings keep their places: what a workflow was saved without is as released."""
+    graph = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    (node,) = [each for each in graph["nodes"] if each["type"] == "SparseAttentionSettings"]
+    node["widgets_values"] = [0.3, 0.4, 0.6, "pytorch", "flattest (as in the paper's figure)", "8 bit"][:values_saved]
+    if values_saved == 5:
+        node["inputs"] = [each for each in node["inputs"] if each["name"] != "precision_of_attention"]
+    with renderer(page, drawn_by):
+        page.evaluate("graph => app.loadGraphData(graph, true, true, 'saved')", graph)
+        page.wait_for_selector(READOUT, state="attached")
+        expected = {
+            "sar": 0.3,
+            "srr": 0.4,
+            "flat_ratio": 0.6,
+            "backend": "pytorch",
+            "dense_half": "flattest (as in the paper's figure)",
+            "precision_of_attention": "16 bit" if values_saved == 5 else "8 bit",
+        }
+        shown = values(page)
+        assert {name: shown[name] for name in expected} == expected and shown["preset"] == "custom"
+        sent = page.evaluate(
+            "async () => Object.values((await app.graphToPrompt()).output).find(n => n.class_type === "
+            "'SparseAttentionSettings').inputs"
+        )
+        assert {name: sent[name] for name in expected} == expected and {"model", "source"} <= sent.keys()
 
 
 def test_the_canvas_counts_as_the_model_does(page):

@@ -272,6 +272,17 @@ def test_two_settings_in_one_graph(client, edit_prompt):
     assert not torch.equal(sparse, dense) and torch.isfinite(sparse).all() and torch.isfinite(dense).all()
 
 
+def test_the_precision_of_attention_may_be_missing(client, edit_prompt):
+    """In prompts that were made before there was such a setting; where 8 bit cannot be, the report says why."""
+    settings = key_of(edit_prompt, "SparseAttentionSettings")
+    edit_prompt["show"] = {"class_type": "PreviewAny", "inputs": {"source": [settings, 1]}}
+    set_inputs(edit_prompt, "SparseAttentionSettings", precision_of_attention="8 bit")
+    assert "\n8 bit: needs an NVIDIA GPU" in client.run(edit_prompt)["show"]["text"][0]
+    del edit_prompt[settings]["inputs"]["precision_of_attention"]
+    text = client.run(edit_prompt)["show"]["text"][0]
+    assert text.startswith("attention: ") and "8 bit" not in text
+
+
 def test_progress_and_previews(client, edit_prompt):
     progress, previews = [], []
     set_inputs(edit_prompt, "LIVEditSampler", steps=3, seed=1)

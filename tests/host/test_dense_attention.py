@@ -13,8 +13,10 @@ from liveditor.kernels import dense_kernel
 from liveditor.kernels.dense import Fastest
 from liveditor.kernels.dense_timing import Timings
 from liveditor.liveditor_core.attention.config import OPTIONS_KEY, SparseAttentionConfig
-from liveditor.liveditor_core.model import dense_attention
+from liveditor.liveditor_core.attention.observers import RUN_KEY
+from liveditor.liveditor_core.model import dense_attention, self_attention
 from liveditor.liveditor_core.sampling import settings_report as settings_reports
+from liveditor.liveditor_core.sampling.run_report import RunReport
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 HOPPER = Fastest("flash-attn-4", 16, Timings({"flash-attn-4": 1.0, "cudnn": 1.08, "flash-attn-2": 1.85}, {}))
@@ -197,28 +199,30 @@ def test_on_the_cpu_the_host_decides():
     assert chosen.without[0].startswith("8 bit: needs an NVIDIA GPU")
 
 
-def play(name, monkeypatch):
-    """Let a plain function play a kernel by name; the bits that were asked for are kept."""
+@pytest.fixture
+def played(monkeypatch):
+    """PyTorch's attention plays a kernel; bits and head dims that were asked for."""
     asked = []
 
     def choose(transformer_options, device, dtype, *, head_dim, bits=16):
         asked.append((bits, head_dim))
-        return dense_attention.DenseAttention(
-            name, torch.nn.functional.scaled_dot_product_attention, True, ("8 bit: too slow",)
-        )
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return dense_attention.DenseAttention("kernel", attend, True, ("8 bit: too slow",))
 
-    monkeypatch.setattr("liveditor.liveditor_core.model.self_attention.choose_dense_attention", choose)
+    monkeypatch.setattr(self_attention, "choose_dense_attention", choose)
     return asked
 
 
-def test_only_self_attention_is_computed_in_8_bit(tiny_model, monkeypatch):
-    asked = play("kernel", monkeypatch)
+def test_only_self_attention_is_computed_in_8_bit(tiny_model, played):
     model = tiny_model.model.diffusion_model
     latent, text = torch.randn(1, 16, 5, 20, 28), torch.randn(1, 512, 4096)
-    options = {OPTIONS_KEY: SparseAttentionConfig(attention_bits=8).to_options()}
-    model(latent, torch.full((1,), 800.0), text, liveditor_source=latent, transformer_options=options)
+    report = RunReport()
+    options = {OPTIONS_KEY: SparseAttentionConfig(attention_bits=8).to_options(), RUN_KEY: report}
+    with report.run(tiny_model, 1, []):
+        model(latent, torch.full((1,), 800.0), text, liveditor_source=latent, transformer_options=options)
     dim = model.dim // model.num_heads
-    assert asked == [(8, dim), (16, dim)] * len(model.blocks)
+    assert played == [(8, dim), (16, dim)] * len(model.blocks)
+    assert "dense half by kernel, " in report.text and report.text.endswith("; 8 bit: too slow")
 
 
 def test_the_reports_say_why_not(tiny_model, monkeypatch):

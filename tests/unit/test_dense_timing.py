@@ -291,6 +291,7 @@ DAMAGES = {
     "times are none": lambda cards, found: found.update(ms=3),
     "a name too few": lambda cards, found: found["ms"].pop("a"),
     "in and out": lambda cards, found: found["out"].update(a="no"),
+    "one twice and one never": lambda cards, found: (found["ms"].pop("b"), found["out"].update(a="no")),
     "a time of nothing": lambda cards, found: found["ms"].update(a=0.0),
     "no number": lambda cards, found: found["ms"].update(a="1"),
     "NaN": lambda cards, found: found["ms"].update(a=float("nan")),
@@ -503,6 +504,8 @@ def test_what_computes_is_what_was_timed():
     assert dense.STRICT.keys() == {"cudnn", "flash-attn-2"} < dense.SIXTEEN_BIT.keys()
     with pytest.raises(RuntimeError):
         dense.STRICT["cudnn"](q, q, q)  # which is for GPUs
+    for name in dense.SIXTEEN_BIT:
+        assert dense._candidate(name).attend is dense.STRICT.get(name, dense.SIXTEEN_BIT[name])
     for name in ("cudnn", "flash-attn-2", "sdpa"):
         assert torch.allclose(dense.dense_kernel(name)(q, q, q), sdpa(q, q, q), atol=1e-5)
 

@@ -80,15 +80,20 @@ def test_unknown_names_are_refused():
         SparseAttentionConfig(backend="cuda")
     with pytest.raises(ValueError, match="sharpest, flattest"):
         SparseAttentionConfig(dense_first="roundest")
+    for bits in (4, "8", None):
+        with pytest.raises(ValueError, match=f"precision must be 16 or 8 bit, got {bits!r}"):
+            SparseAttentionConfig(attention_bits=bits)
     with pytest.raises(ValueError, match="source must be at least 1, got 0"):
         TokenLayout(64, 0)
 
 
 def test_settings_travel_as_scalars():
     config = SparseAttentionConfig.from_settings(
-        sar=0.1, srr=0.2, flat_ratio=0.3, dense_half="flattest", backend="pytorch"
+        sar=0.1, srr=0.2, flat_ratio=0.3, dense_half="flattest", backend="pytorch", bits=8
     )
     options = config.to_options()
-    assert all(isinstance(value, (str, float)) for value in options.values())
+    assert all(isinstance(value, (str, float, int)) for value in options.values())
     assert SparseAttentionConfig.from_options({"liveditor": options}) == config
+    assert config.attention_bits == 8
     assert SparseAttentionConfig.from_options({}) == SparseAttentionConfig()
+    assert SparseAttentionConfig.from_options({"liveditor": {"backend": "dense"}}).attention_bits == 16
