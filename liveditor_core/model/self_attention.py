@@ -73,7 +73,7 @@ class LIVEditorCrossAttention(WanT2VCrossAttention):
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return super().forward(x, context, transformer_options=transformer_options, **kwargs)
         q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(context)), self.v(context)
-        dense = unrecorded(choose_dense_attention)(transformer_options, q.device, q.dtype, head_dim=self.head_dim)
+        dense = unrecorded(choose_dense_attention)(transformer_options, q.device, q.dtype)
         q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))
         attend = unrecorded(dense.attend) if dense.is_ours else dense.attend
         return self.o(attend(q, k, v).transpose(1, 2).flatten(2))

@@ -161,11 +161,11 @@ def bench(tokens, options):
     rows = []
     dense_names = [
         n
-        for n in dict.fromkeys((*dense.available(DEVICE), "flash-attn-2"))
+        for n in dict.fromkeys((*dense.fastest_dense(DEVICE, q.dtype, bits=options.bits).timings.ms, "flash-attn-2"))
         if n != "sdpa" and (not options.dense or n in options.dense)
     ]
     for name in dense_names:
-        ms, _, memory = measure(lambda: dense.FUNCTIONS[name](q, k, v), options.repeats)
+        ms, _, memory = measure(lambda: dense.dense_kernel(name)(q, k, v), options.repeats)
         rows.append(
             {"tokens": tokens, "attention": "dense", "dense kernel": name, "ms": ms, "extra GiB": memory - out_bytes}
         )
@@ -176,7 +176,7 @@ def bench(tokens, options):
             **{n: watch.wrap(n, f) for n, f in vars(module).items() if callable(f) and not n.startswith("_")}
         )
         method.plan_attention = lambda **_: Plan(backend, timed, everywhere, ())
-        attend = watch.wrap("dense half", dense.FUNCTIONS[name])
+        attend = watch.wrap("dense half", dense.dense_kernel(name))
         return measure(
             lambda: method.in_context_sparse_attention(
                 q, k, v, gate, layout=layout, config=config, dense_attention=attend
@@ -275,6 +275,7 @@ def main():
         "--backends", nargs="+", help="triton, tilelang, pytorch (default: the first two, where they run)"
     )
     parser.add_argument("--dense", nargs="+", help="dense kernels (default: all that are installed)")
+    parser.add_argument("--bits", type=int, choices=(16, 8), default=16, help="8: dense kernels in 8 bit, too")
     parser.add_argument(
         "--dense-kernels", type=int, default=2, help="how many of them, fastest first, to put under sparse attention"
     )
@@ -326,7 +327,7 @@ def main():
 
 def packages():
     found = []
-    for name in ("triton", "tilelang", "flash-attn-4"):
+    for name in ("triton", "tilelang", "flash-attn-4", "comfy-kitchen", "sageattention"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.append(f"{name} {importlib.metadata.version(name)}")
     return ", ".join(found)
