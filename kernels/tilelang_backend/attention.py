@@ -7,7 +7,7 @@ from .compiling import LOG2E, compiled, dtype_name, kv_blocks, kv_end, kv_start,
 
 
 @compiled
-def _sparse_attention(heads, dim, block, dtype, tails):
+def _sparse_attention(heads, dim, block, dtype, tails, stages, programs):
     B, N, P, E, S, W, J, NB = T.dynamic("B, N, P, E, S, W, J, NB")
     scale = 8 * dim**-0.5 * LOG2E
 
@@ -45,7 +45,7 @@ def _sparse_attention(heads, dim, block, dtype, tails):
         out: T.Tensor([B, N, heads, dim], dtype),
     ):
         with T.Kernel(P, heads, B, threads=128) as (i, h, b):
-            T.annotate_min_blocks_per_sm(3)
+            T.annotate_min_blocks_per_sm(programs)
             queries = T.alloc_fragment([block, dim], dtype)
             keys, values = T.alloc_shared([block, dim], dtype), T.alloc_shared([block, dim], dtype)
             scores = T.alloc_fragment([block, block], "float32")
@@ -65,7 +65,7 @@ def _sparse_attention(heads, dim, block, dtype, tails):
             T.clear(total)
             T.clear(answer)
 
-            for e in T.Pipelined(E, num_stages=2):
+            for e in T.Pipelined(E, num_stages=stages):
                 # A short block is read with its neighbour's tokens, whose scores are masked.
                 start = bounds[0, exact_blocks[b, h, i, e]] if tails else exact_blocks[b, h, i, e] * block
                 for r, d in T.Parallel(block, dim):
@@ -83,7 +83,7 @@ def _sparse_attention(heads, dim, block, dtype, tails):
                             )
                 attend(values, scores, weights, answer, top, before, rescale, total, more)
 
-            for c0 in T.Pipelined(S // block, num_stages=2):
+            for c0 in T.Pipelined(S // block, num_stages=stages):
                 for r, d in T.Parallel(block, dim):
                     keys[r, d] = k_mean[b, h, c0 * block + r, d]
                 for r, d in T.Parallel(block, dim):
@@ -163,7 +163,8 @@ def sparse_attention(q, k, v, *, k_mean, v_mean, blocks, residual, gate, target,
     )
     rows = token_first(out)
     tails = tokens % block_size > 0 or target % block_size > 0
-    _sparse_attention(heads, dim, block_size, dtype_name(q), tails)(
+    form = form_for(torch.cuda.get_device_capability(q.device), dim)
+    _sparse_attention(heads, dim, block_size, dtype_name(q), tails, *form)(
         *(token_first(x) for x in (q, k, v)),
         k_padded,
         v_padded,
@@ -177,3 +178,18 @@ def sparse_attention(q, k, v, *, k_mean, v_mean, blocks, residual, gate, target,
         rows,
     )
     write_back(rows, out)
+
+
+def form_for(capability, dim):
+    """Stages of the pipeline, and programs that a multiprocessor is to run side by side, for a card and a head dim.
+
+    More programs leave each thread fewer registers: three leave it 168, which heads of 64 channels need no more than.
+    With 128 channels that spills, a little with wgmma and much without. Where wgmma is missing, two programs of one
+    stage, 32 KiB each, fit on any card; two stages spilled on A100, and of two in 100 KiB only one program would fit.
+
+    Args:
+        capability: (major, minor).
+    """
+    if dim == 64 or capability[0] == 9:
+        return 2, 3
+    return (2 if capability[0] in (10, 11) else 1), 2
