@@ -61,7 +61,9 @@ def gpu(monkeypatch):
         ((8, 9), "ada"),
         ((9, 0), "hopper"),
         ((10, 0), "blackwell"),
-        ((12, 0), "blackwell"),
+        ((10, 3), "blackwell"),
+        ((12, 0), "blackwell of RTX 50"),
+        ((12, 1), "blackwell of RTX 50"),
     ],
 )
 def test_families(gpu, capability, family):
