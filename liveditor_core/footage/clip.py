@@ -34,7 +34,7 @@ class Clip(ABC):
         sound_is_whole: whether `sound` is all that the file has, so that it may be taken over as it is.
         notes: lines about what was found, for people.
         errors: what was damaged in the last reading.
-        header_length: seconds that the file claims to last, or None.
+        header_length: seconds that the clip lasts as far as is known without reading it, or None.
     """
 
     name = "the input"
@@ -121,6 +121,10 @@ class SteadyClip(Clip):
     @abstractmethod
     def __len__(self):
         """How many frames it has."""
+
+    @property
+    def header_length(self):
+        return self.length()
 
     def first_at(self, time: Fraction) -> int:
         """The number of the frame that shows at a time, or of the last one."""

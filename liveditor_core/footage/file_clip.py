@@ -84,6 +84,9 @@ class FileClip(Clip):
         begin = window.start + self.begin_at(Fraction(0)) if window.start > 0 else window.start
         if window.end is None or begin < window.end:
             self._window = window._replace(start=begin)
+        if self.header_length:
+            end = min(self.header_length, window.end or self.header_length)
+            self.header_length = max(Fraction(0), end - self._window.start)
         # Where frames have the times of decoding, the first one comes out with that of a later packet.
         self.sound_origin = probed[0] if self._format in WITHOUT_SHOWING_TIMES and probed else self.origin
         self.sound = FileSound.find(self, self.sound_origin + self._window.start)

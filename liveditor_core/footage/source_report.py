@@ -20,10 +20,15 @@ def describe(source: SourceVideo, end) -> list[str]:
     lines = [f"{clip.name}: " + "; ".join(clip.notes), rate]
     lines.append(
         f"edit: {source.frames} frames at {float(source.fps):.6g} a second, {source.width}x{source.height}, from "
-        f"{float(source.start):.6g} s, of {len(source.stamps)} frames of the source"
+        f"{float(source.start):.6g} s; they show {len(source.stamps)} of the clip's frames"
     )
     if added := padded_frame_count(source.frames) - source.frames:
         lines[-1] += f"; {added} added for the VAE and cut again later"
+    whole, taken = clip.header_length if end is None else end, source.frames / source.fps
+    if whole and whole - taken > max(1 / clip.rate, 1 / source.fps):
+        lines.append(
+            f"the clip lasts {float(whole):.2f} s: {float(whole - taken):.2f} s of it are left out (start, max_frames)"
+        )
     border = unedited_border(clip.width, clip.height, source.width, source.height, source.fit, clip.pixel_aspect)
     if border.share:
         sides = zip(("left", "top", "right", "bottom"), border[:4], strict=True)

@@ -17,6 +17,8 @@ from liveditor.liveditor_core.footage.errors import FootageError
 from liveditor.liveditor_core.footage.file_clip import FileClip, Window
 from liveditor.liveditor_core.footage.frames_clip import FramesClip
 from liveditor.liveditor_core.footage.sound import SamplesSound
+from liveditor.liveditor_core.footage.source_report import describe
+from liveditor.liveditor_core.footage.source_video import SourceVideo
 from liveditor.liveditor_core.footage.timeline import Timeline
 
 
@@ -256,3 +258,30 @@ def test_sound_of_avi_is_in_step_with_frames_that_are_reordered(tmp_path):
             out.mux(track.encode(frame))
     loud = FileClip(str(tmp_path / "clip.avi")).sound.read(Fraction(0), Fraction(2))["waveform"][0, 0] > 0.1
     assert abs(int(loud.nonzero()[0]) - 8000) < 80, "within 10 ms"
+
+
+@pytest.mark.parametrize(
+    "window, start, frames, left_out",
+    [
+        (Window(), 0, 17, "the clip lasts 10.00 s: 9.32 s of it are left out (start, max_frames)"),
+        (Window(), 9, 25, "the clip lasts 10.00 s: 9.00 s of it are left out (start, max_frames)"),
+        (Window(Fraction(1), Fraction(3)), 0, 17, "the clip lasts 2.00 s: 1.32 s of it are left out"),
+        (Window(Fraction(1), Fraction(3)), 0, 50, None),  # of what Trim Video left nothing is left out or cut off
+        (Window(), 0, 250, None),
+    ],
+)
+@pytest.mark.parametrize("read", [False, True], ids=["", "read to its end"])
+@pytest.mark.parametrize("file", [True, False], ids=["file", "frames"])
+def test_the_report_says_what_is_left_out(tmp_path, window, start, frames, left_out, read, file):
+    if file:
+        write(tmp_path / "clip.mp4", range(0, 10000, 80))
+        clip = FileClip(str(tmp_path / "clip.mp4"), window)
+    else:
+        first, end = window.start, window.end or 10
+        clip = FramesClip(torch.zeros(int(25 * (end - first)), 48, 64, 3), Fraction(25))
+    source = SourceVideo(
+        torch.zeros(1), 64, 48, frames, Fraction(25), clip, Fraction(start), (Fraction(0),) * frames, frames, "crop"
+    )
+    report = "\n".join(describe(source, clip.length() if read else None))
+    assert "cut off" not in report and ("left out" in report) == (left_out is not None)
+    assert f"edit: {frames} frames at 25 a second, 64x48, from {start} s" in report and (left_out or "") in report
