@@ -77,11 +77,9 @@ class LoadLIVEditor(io.ComfyNode):
     @staticmethod
     def paths(*names):
         """Where the files are; None for one that is in none of its folders. A linked name may be any path."""
-        folders = (GGUF if names[0].lower().endswith(".gguf") else FOLDERS[0], *FOLDERS[1:])
-        return [
-            folder_paths.get_full_path(folder, name) if folder in folder_paths.folder_names_and_paths else None
-            for folder, name in zip(folders, names, strict=True)
-        ]
+        gguf = names[0].lower().endswith(".gguf") and GGUF in folder_paths.folder_names_and_paths
+        folders = (GGUF if gguf else FOLDERS[0], *FOLDERS[1:])
+        return [folder_paths.get_full_path(folder, name) for folder, name in zip(folders, names, strict=True)]
 
     @classmethod
     def execute(cls, checkpoint, weight_type, text_encoder, vae) -> io.NodeOutput:

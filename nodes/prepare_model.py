@@ -1,5 +1,6 @@
 import collections
 import os
+from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
@@ -16,6 +17,10 @@ from .types import CATEGORY, named
 NAME = "Prepare LIVEditor Model"
 DOWNLOAD = f"download {HUB_FILE} (28 GB) from {HUB_REPOSITORY}"
 FOLDER = "diffusion_models"
+PACK = Path(__file__).resolve().parents[1]
+ELSEWHERE = (
+    "choose fp8 or int8. For another installation, convert in a terminal: python -m liveditor_core.checkpoint convert"
+)
 lost = collections.Counter()  # by the path of a new file, how often it was not there
 DEFAULT = label("fp8_e4m3fn_scaled")
 
@@ -32,7 +37,7 @@ def sources():
 class PrepareModel(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        names = list(sources())
+        names = [name for name, folder in sources().items() if not _is_ours(folder, name)]
         pickles = [name for name in names if name.lower().endswith(PICKLES)]
         return io.Schema(
             node_id="LIVEditPrepareModel",
@@ -102,16 +107,17 @@ class PrepareModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, published_file, weight_type, name="") -> io.NodeOutput:
+        kind = _type(weight_type)
         with named(NAME):
+            if WEIGHT_TYPES[kind].ggml:
+                gguf_loader(kind, ELSEWHERE)  # missed now, not when the new file is loaded
             path, report = prepare(
                 _path(published_file),
                 _folder(),
-                _type(weight_type),
+                kind,
                 name=name,
                 progress=BytesProgress(lambda line: tell(cls.hidden, line)),
             )
-        if path.endswith(".gguf") and gguf_loader() is None:
-            report += "\nit is read through the node pack ComfyUI-GGUF, which is not installed: install it"
         tell(cls.hidden, report)  # in place of how far it was
         name = os.path.basename(path)
         return io.NodeOutput(name, report, ui={"text": (report,), "liveditor_prepared": (name,)})
@@ -130,6 +136,12 @@ def _path(published_file):
     if path is None:
         raise CheckpointError(f"{published_file}: there is no such file. Put it into models/{FOLDER}.")
     return path
+
+
+def _is_ours(folder, name):
+    """Whether a file comes with the pack: the small model, which is ready as it is."""
+    path = folder_paths.get_full_path(folder, name)
+    return path is not None and Path(path).resolve().is_relative_to(PACK)
 
 
 def _folder():

@@ -8,7 +8,7 @@ import folder_paths
 
 from ..checkpoint.check import SMALL_TEXT_ENCODER, check_liveditor, check_safetensors, check_text_encoder
 from ..checkpoint.weights import CheckpointError
-from .gguf import load_gguf
+from .gguf import gguf_loader, load_gguf
 from .registration import LIVEditor
 from .text_encoder import load_small_text_encoder
 
@@ -28,6 +28,8 @@ def load_files(checkpoint, text_encoder, vae, model_options):
     Raises:
         CheckpointError: a file is not what it should be.
     """
+    if checkpoint.lower().endswith(".gguf"):
+        gguf_loader(os.path.basename(checkpoint))
     check_liveditor(checkpoint)
     metadata = check_text_encoder(text_encoder)["metadata"]
     check_safetensors(vae, "VAE")

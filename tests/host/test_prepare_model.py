@@ -20,6 +20,14 @@ from through_server import node, with_defaults
 
 FOLDER = "models/diffusion_models"
 PUBLISHED, LARGE = "liveditor_ckpt.bin", "large.bin"
+GGUF_NODE = host.PACK / "tests" / "support" / "gguf_node.py"  # without it, GGUF files are refused
+FILE_NAME = """
+class FileName:
+    RETURN_TYPES, FUNCTION = ("*",), "give"
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"name": ("STRING",)}})
+    give = lambda self, name: (name,)
+NODE_CLASS_MAPPINGS = {"FileName": FileName}
+"""
 SLOW = "gguf_q5_1"  # takes a few seconds for LARGE
 NANO = host.PACK / "models" / "diffusion_models" / "liveditor_nano.safetensors"
 
@@ -38,6 +46,7 @@ def base(tmp_path_factory):
     for folder in ("custom_nodes", "input", "output", "temp", "user", FOLDER):
         (base / folder).mkdir(parents=True)
     (base / "custom_nodes" / "ComfyUI-LIVEditor").symlink_to(host.PACK, target_is_directory=True)
+    (base / "custom_nodes" / GGUF_NODE.name).symlink_to(GGUF_NODE)
     shutil.copy(host.CLIPS / "bikes.mp4", base / "input" / "bikes.mp4")
     torch.save(tiny_models.transformer(1024, 8192, 4), base / FOLDER / LARGE)
     return base
@@ -121,7 +130,8 @@ def test_from_the_published_file_to_an_edit(server, hub, folder):
     """One prompt: the pickle is prepared, what comes of it loaded, a clip edited; the second time nothing is done."""
     client = server.client
     (folder / PUBLISHED).write_bytes(hub.content)
-    assert menu(client, "LIVEditPrepareModel", "published_file")[:2] == [LARGE, PUBLISHED]
+    choices = menu(client, "LIVEditPrepareModel", "published_file")
+    assert choices[:2] == [LARGE, PUBLISHED] and NANO.name not in choices
     prompt = {
         "prepare": node("LIVEditPrepareModel", published_file=PUBLISHED, weight_type="fp8_e4m3fn_scaled"),
         "load": node(
@@ -304,6 +314,42 @@ def test_killed_while_converting(start, folder):
     assert names(folder) == [LARGE, f"large_{SLOW}.gguf.partial"]  # nothing under the file's own name
     with start() as server:
         assert not [each for each in menu(server.client, "LoadLIVEditor", "checkpoint") if SLOW in each]
-        (report,) = prepare(server.client, LARGE, SLOW)["prepare"]["text"]
-    assert "through the node pack ComfyUI-GGUF, which is not installed" in report
+        prepare(server.client, LARGE, SLOW)
     assert names(folder) == [LARGE, f"large_{SLOW}.gguf"]
+
+
+def test_gguf_without_the_pack_that_reads_it(start, hub, base, folder):
+    """Refused before download and conversion; a file that is there is not said to be missing."""
+    (folder / "there.gguf").write_bytes(b"GGUF of another installation")
+    link = base / "custom_nodes" / GGUF_NODE.name
+    link.unlink()
+    names_a_file = base / "custom_nodes" / "file_name.py"
+    names_a_file.write_text(FILE_NAME)
+    try:
+        with start() as server:
+            for source in (LARGE, download_choice(server.client)):
+                with pytest.raises(
+                    host.WorkflowFailed,
+                    match=f"Prepare LIVEditor Model: {SLOW}: GGUF files are read through the node pack ComfyUI-GGUF, "
+                    "which is not installed. Install it, or choose fp8 or int8. .* python -m liveditor_core",
+                ):
+                    prepare(server.client, source, SLOW)
+            prompt = {
+                "name": node("FileName", name="there.gguf"),
+                "load": node(
+                    "LoadLIVEditor",
+                    checkpoint=["name", 0],
+                    weight_type="default",
+                    text_encoder="liveditor_nano_text_encoder.safetensors",
+                    vae="liveditor_nano_vae.safetensors",
+                ),
+                "show": node("PreviewAny", source=["load", 0]),
+            }
+            with pytest.raises(
+                host.WorkflowFailed, match="there.gguf: GGUF files are read through the node pack .* Install it, or"
+            ):
+                server.client.run(prompt)
+    finally:
+        names_a_file.unlink()
+        link.symlink_to(GGUF_NODE)
+    assert names(folder) == [LARGE, "there.gguf"] and not hub.asked
