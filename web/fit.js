@@ -7,6 +7,7 @@ const LOADER = "LoadLIVEditor";
 const AGAIN = 15000; // milliseconds after which free memory is asked for anew
 const WORDS = {
   en: {
+    later: () => "\nmemory: known once the model is prepared or chosen",
     needs: ({ weights, call, text_encoder, vae }) =>
       `weights ${weights}, a call ${call}, text encoder ${text_encoder}, VAE ${vae}`,
     gpu: (free) => `; ${free} of GPU memory free`,
@@ -18,6 +19,7 @@ const WORDS = {
     lacksRam: (all) => `\ntoo little RAM (${all}): take a smaller weight type`,
   },
   zh: {
+    later: () => "\n内存需求：准备好或选择模型后可知",
     needs: ({ weights, call, text_encoder, vae }) =>
       `权重 ${weights}，单次调用 ${call}，文本编码器 ${text_encoder}，VAE ${vae}`,
     gpu: (free) => `；可用显存 ${free}`,
@@ -59,7 +61,7 @@ function told(say, fit) {
 /**
  * What a node's model needs and what is free.
  *
- * @returns {function(number, function): string} of tokens and the words' chooser: lines, empty while nothing is known.
+ * @returns {function(number, function): string} of tokens and the words' chooser: lines, empty while the server is asked.
  */
 export function fitOf(node) {
   let asked = "", when = 0, fit = null;
@@ -67,7 +69,7 @@ export function fitOf(node) {
     try {
       const answer = await api.fetchApi(`/liveditor/fit?${query}`);
       const found = answer.ok ? await answer.json() : null;
-      if (query === asked) fit = found?.error ? null : found; // a file that Load LIVEditor will refuse
+      if (query === asked) fit = found;
     } catch {
       if (query === asked) fit = null; // no server
     }
@@ -83,6 +85,8 @@ export function fitOf(node) {
       when = Date.now();
       ask(query);
     }
-    return fit ? `\n${told(inLanguage(WORDS), fit)}` : "";
+    if (!fit) return "";
+    const say = inLanguage(WORDS);
+    return fit.error ? say.later() : `\n${told(say, fit)}`; // an error: not here, or Load LIVEditor refuses it
   };
 }

@@ -9,6 +9,7 @@ const PREPARE = "LIVEditPrepareModel", LOAD = "LoadLIVEditor";
 const PREPARED = /(^|[\\/])liveditor_14b_[^\\/]+$/; // the same model, in whichever weight type was made of it
 const PICKLE = /\.(bin|pt|pth|ckpt|pkl)$/i;
 const WIDTH = 420, GAP = 60; // pixels: room for a weight type's line; between the two nodes
+const EDGE = 80; // pixels of the screen, for the side bar
 const WORDS = {
   en: { prepare: "Prepare LIVEditor Model…", help: "Download the 14B model or convert it, in the canvas." },
   zh: { prepare: "准备 LIVEditor 模型…", help: "在画布中下载或转换 14B 模型。" },
@@ -35,7 +36,14 @@ function prepareFor(node) {
   if (node.inputs[input]?.link == null) prepare.connect(0, node, input);
   app.canvas.deselectAll();
   app.canvas.select?.(prepare);
-  app.canvas.centerOnNode?.(prepare);
+  show(prepare);
+}
+
+/** Move the view no further than it takes to see a node's left side. */
+function show(node) {
+  const { ds } = app.canvas;
+  ds.offset[0] += Math.max(0, EDGE / ds.scale - node.pos[0] - ds.offset[0]);
+  app.canvas.setDirty(true, true);
 }
 
 const checkpointOf = (node) => node.widgets?.find(({ name }) => name === "checkpoint");

@@ -68,6 +68,16 @@ def test_any_card(page, card, line):
         page.unroute("**/liveditor/fit?*")
 
 
+def test_before_the_model_is_prepared(page):
+    open_workflow(page, host.PACK / "workflows" / "liveditor_edit.json")
+    wait_for_text(page, "weights ")
+    page.evaluate(
+        "() => app.graph.nodes.find(node => node.type === 'LoadLIVEditor').widgets.find(each => each.name === "
+        "'checkpoint').value = 'liveditor_14b_not_here.safetensors'"
+    )
+    wait_for_text(page, "memory: known once the model is prepared or chosen")
+
+
 def test_nothing_is_said_of_a_model_that_is_not_connected(page):
     open_workflow(page, host.PACK / "workflows" / "liveditor_edit.json")
     wait_for_text(page, "weights ")

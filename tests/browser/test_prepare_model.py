@@ -40,8 +40,14 @@ def test_from_the_pickle_to_an_edit(page, published, which):
         open_workflow(page, host.PACK / "workflows" / "liveditor_demo.json")
         page.evaluate("() => app.refreshComboInNodes()")
         widget(page, LOAD, "checkpoint", PUBLISHED)  # as a user would who finds it in the menu
+        view = page.evaluate("() => [app.canvas.ds.scale, ...app.canvas.ds.offset]")
         page.evaluate(f"() => {LOAD}.widgets.find(each => each.name === 'prepare').callback()")
         page.wait_for_function(f"() => {PREPARE} !== undefined")
+        scale, x, y = page.evaluate("() => [app.canvas.ds.scale, ...app.canvas.ds.offset]")
+        left = (page.evaluate(f"() => {PREPARE}.pos[0]") + x) * scale
+        assert [scale, y] == [view[0], view[2]] and (x == view[1] or left == pytest.approx(80)), (
+            "no further than needed"
+        )
         page.evaluate(f"() => {LOAD}.widgets.find(each => each.name === 'prepare').callback()")  # a second click
         assert page.evaluate("() => app.graph.nodes.filter(node => node.type === 'LIVEditPrepareModel').length") == 1
         assert widget(page, PREPARE, "published_file") == PUBLISHED
