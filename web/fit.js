@@ -61,7 +61,7 @@ function told(say, fit) {
 /**
  * What a node's model needs and what is free.
  *
- * @returns {function(number, function): string} of tokens and the words' chooser: lines, empty while the server is asked.
+ * @returns {function(number, function): string} of tokens and a chooser of words: lines, empty until it is answered.
  */
 export function fitOf(node) {
   let asked = "", when = 0, fit = null;
