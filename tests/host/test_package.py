@@ -19,6 +19,7 @@ from liveditor.nodes import LIVEditorExtension
 
 COMFY, COMFY_TEST = (str(Path(sys.executable).with_name(name)) for name in ("comfy", "comfy-test"))
 TEMPLATES = sorted((host.PACK / "workflows").glob("*.json"))
+BLUEPRINTS = sorted((host.PACK / "subgraphs").glob("*.json"))
 
 
 def test_import_is_quick_and_changes_nothing_of_the_host():
@@ -76,6 +77,27 @@ def test_a_template_says_what_to_choose(path):
     notes = [node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote"]
     (choose,) = [note.split("\n\n")[1] for note in notes if "**Choose**" in note]
     assert choose.startswith("**Choose** a clip in *Video to edit*") and "Video to edit" in titles
+
+
+def graphs_of(path):
+    """The graph of a file and those within it, links as dicts."""
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    names = "id", "origin_id", "origin_slot", "target_id", "target_slot"
+    for graph in (whole, *whole.get("definitions", {}).get("subgraphs", ())):
+        links = [link if isinstance(link, dict) else dict(zip(names, link, strict=False)) for link in graph["links"]]
+        yield graph, {link["id"]: link for link in links}
+
+
+@pytest.mark.parametrize("path", [*TEMPLATES, *BLUEPRINTS], ids=lambda path: path.stem)
+def test_links_lead_where_their_sockets_say(path):
+    """A graph that is opened goes by the sockets, a blueprint that is placed by the links."""
+    for graph, links in graphs_of(path):
+        for node in graph["nodes"]:
+            ends = [("target", slot, [socket.get("link")]) for slot, socket in enumerate(node["inputs"])]
+            ends += [("origin", slot, socket.get("links") or ()) for slot, socket in enumerate(node["outputs"])]
+            for end, slot, ids in ends:
+                for link in (links[i] for i in ids if i is not None):
+                    assert (link[f"{end}_id"], link[f"{end}_slot"]) == (node["id"], slot), (node["type"], slot, link)
 
 
 def test_node_package_validates():
