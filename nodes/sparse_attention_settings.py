@@ -94,7 +94,8 @@ class SparseAttentionSettings(io.ComfyNode):
                     advanced=True,
                     tooltip="8 bit computes the dense half with rounded numbers where a kernel for it was timed to be "
                     "the fastest here; the report says which. It errs by about 2 % of a call's output (16 bit: 0.3 %) "
-                    "and needs comfy-kitchen 0.2.29 or later, or SageAttention 2. Released: 16 bit.",
+                    "and needs an H100 or H200, or comfy-kitchen 0.2.29 or later, or SageAttention 2. Released: "
+                    "16 bit.",
                 ),
             ],
             outputs=[

@@ -38,6 +38,7 @@ GIB = 2**30
 DEVICE = torch.device("cuda")
 RESIDENT = 8 * GIB
 SPARSE, DENSE = SparseAttentionConfig(), SparseAttentionConfig(backend="dense")
+EIGHT_BIT = SparseAttentionConfig(attention_bits=8)
 
 
 def load(weight_type, dim, ffn, layers, foreign=False):
@@ -176,14 +177,14 @@ def main():
     parser.add_argument(
         "--sizes",
         default="960x544x81",
-        help="WIDTHxHEIGHTxFRAMES, separated by commas; all but sparse and offload is done for the first alone",
+        help="WIDTHxHEIGHTxFRAMES, separated by commas; all but sparse, 8bit and offload is done for the first alone",
     )
     parser.add_argument("--weights", default="bf16", choices=("bf16", "fp8"))
     parser.add_argument(
         "--what",
         default="sparse,dense,host,profile",
-        help="of sparse, dense, host (its own Wan), compile, profile, offload (8 GiB of the weights on the GPU, the "
-        "others in RAM)",
+        help="of sparse, 8bit (attention), dense, host (its own Wan), compile, profile, offload (8 GiB of the weights "
+        "on the GPU, the others in RAM)",
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--csv", type=Path)
@@ -203,8 +204,8 @@ def main():
         check(patcher)
         for name in options.sizes.split(","):
             shape = Shape(name)
-            for kind, config in (("sparse", SPARSE), ("dense", DENSE)):
-                if kind in what and (kind == "sparse" or name == options.sizes.split(",")[0]):
+            for kind, config in (("sparse", SPARSE), ("8bit", EIGHT_BIT), ("dense", DENSE)):
+                if kind in what and (kind != "dense" or name == options.sizes.split(",")[0]):
                     rows.append(measure(kind, shape, patcher, options.repeats, config=config))
             if "profile" in what and name == options.sizes.split(",")[0]:
                 profile(shape, patcher.model)

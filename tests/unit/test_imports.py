@@ -29,6 +29,7 @@ ALLOWED = {
     f"{CORE}/attention": {"torch", "kernels"},
     "kernels": {"torch", "kernels/triton_backend", "kernels/tilelang_backend"},
     "kernels/triton_backend": {"torch", "triton"},
+    "kernels/triton_int8_fp8": {"torch", "triton"},
     "kernels/tilelang_backend": {"torch", "tilelang"},
 }
 # Numbers that PyAV gives as one kind or another by its version; pyav.py makes one of them.
