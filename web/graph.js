@@ -40,8 +40,9 @@ function outside(node, name) {
 /** The node that is connected to an input, through reroutes and from outside of subgraphs. */
 export function connected(inner, input) {
   const { node, name } = outside(inner, input);
-  const slot = node?.inputs?.findIndex((each) => each.name === name) ?? -1;
-  const found = slot < 0 || !node.graph ? null : node.getInputNode(slot);
+  // Not getInputNode: that of a node which stands for a subgraph looks at its outputs.
+  const link = node?.graph?.getLink(node.inputs?.find((each) => each.name === name)?.link);
+  const found = link ? node.graph.getNodeById(link.origin_id) : null;
   return found?.type === "Reroute" ? connected(found, found.inputs[0].name) : found;
 }
 

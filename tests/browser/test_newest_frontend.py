@@ -20,6 +20,7 @@ from canvas import (
 WORKFLOWS = sorted((host.PACK / "workflows").glob("*.json"))
 DEMO = host.PACK / "workflows" / "liveditor_demo.json"
 PLAYER = ".liveditor-compare canvas"
+SMALL = "Edit video, small model (LIVEditor)"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,38 @@ def test_the_demo_runs(page, drawn_by):
         page.keyboard.press("ArrowRight")
         page.wait_for_function("c => document.querySelector(c)?.dataset.frame === '1'", arg=PLAYER)
         assert not page.evaluate("() => app.graph.nodes.some(n => n.has_errors)")
+
+
+@pytest.mark.parametrize(
+    "name, query", [("Edit video (LIVEditor)", "edit video liveditor"), (SMALL, "edit video, small model")]
+)
+def test_a_blueprint_sends_what_its_node_shows(page, name, query):
+    """Placed by search: every value reaches the input of its own name."""
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("() => app.graph.nodes.length === 0")
+    page.mouse.dblclick(900, 500)
+    page.get_by_role("combobox").fill(query)
+    page.get_by_role("option").first.filter(has_text=name).wait_for()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => app.graph.nodes.length === 1")
+    page.mouse.click(900, 500)  # the new node follows the pointer until then
+    values = {"start": 1.5, "max_frames": 9, "size": "custom", "width": 128, "height": 64, "fit": "pad"}
+    values |= {"fps": "as the source", "seed": 7, "steps": 2, "cfg": 1.5, "shift": 4}
+    sent = page.evaluate(
+        """async values => { const edit = app.graph.nodes[0];
+        const load = LiteGraph.createNode('LoadVideo'), save = LiteGraph.createNode('SaveVideo');
+        app.graph.add(load); app.graph.add(save);
+        load.widgets.find(w => w.name === 'file').value = 'bikes.mp4';
+        load.connect(0, edit, 'video');
+        edit.connect(edit.outputs.findIndex(o => (o.label ?? o.name) === 'edited video'), save, 'video');
+        for (const [name, value] of Object.entries(values))
+            edit.widgets.find(w => w.name === name || w.label === name).value = value;
+        return Object.values((await app.graphToPrompt()).output); }""",
+        values,
+    )
+    sent = [node["inputs"] for node in sent if node["class_type"] in ("EncodeSourceVideo", "LIVEditSampler")]
+    inputs = {name: value for each in sent for name, value in each.items() if name in values}
+    assert inputs == values
 
 
 @pytest.mark.parametrize("drawn_by", RENDERERS)
