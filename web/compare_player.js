@@ -43,6 +43,8 @@ const ICONS = {
   fullscreen: "M1 1h5v2H3v3H1zM10 1h5v5h-2V3h-3zM1 10h2v3h3v2H1zM13 10h2v5h-5v-2h3z",
 };
 const BIG_STEP = 10;
+const STALE = 1000; // milliseconds after a seek's end by which its frame is shown, or it is sought again
+const TRIES = 3;
 const SPLIT_STEP = 0.02;
 
 function element(tag, properties = {}, ...children) {
@@ -140,6 +142,7 @@ export function comparePlayer(words) {
   function seek(frame) {
     if (!state.clip) return;
     video.pause();
+    tries = 0;
     state.wanted = Math.min(state.clip.frames - 1, Math.max(0, frame));
     if (!video.seeking) video.currentTime = (state.wanted + 0.5) / state.clip.fps; // the middle of a frame's time
   }
@@ -154,7 +157,19 @@ export function comparePlayer(words) {
     if (there !== state.wanted) return void (video.currentTime = (state.wanted + 0.5) / state.clip.fps);
     at(state.wanted);
     state.wanted = null; // a loop seeks too, and means its own place
+    clearTimeout(late);
+    late = setTimeout(again, STALE);
   });
+  // A busy browser may leave the frame of an earlier seek in place for good. Not where it tells no frame's number.
+  let late, tries = 0, lastShown = null;
+  function again() {
+    draw();
+    if (!state.clip || !video.paused || video.seeking || state.wanted !== null) return;
+    if (lastShown === null || lastShown === state.frame || ++tries > TRIES) return;
+    state.wanted = state.frame;
+    // A seek to where it is already may do nothing: to another time of the same frame.
+    video.currentTime = (state.frame + 0.25 + Math.random() / 2) / state.clip.fps;
+  }
   // The preview is gone: a server that starts empties its temporary folder.
   video.addEventListener("error", () => showHint(true));
 
@@ -172,7 +187,10 @@ export function comparePlayer(words) {
   function nextFrame() {
     const frameAt = (seconds, round) => state.clip && round(seconds * state.clip.fps);
     if (video.requestVideoFrameCallback) {
-      video.requestVideoFrameCallback((_, { mediaTime }) => shown(frameAt(mediaTime, Math.round)));
+      video.requestVideoFrameCallback((_, { mediaTime }) => {
+        lastShown = frameAt(mediaTime, Math.round);
+        shown(lastShown);
+      });
     } else setTimeout(() => shown(frameAt(video.currentTime, Math.floor)), video.paused ? 200 : 15);
   }
   nextFrame();

@@ -1,10 +1,14 @@
 """The player of Compare Videos: two clips at the same time code, frame by frame, in both renderers."""
 
+import base64
+import io
+
 import av
 import host
 import numpy as np
 import pytest
 from canvas import RENDERERS, bring_into_view, open_workflow, press_run, renderer
+from PIL import Image
 
 CANVAS = ".liveditor-compare canvas"
 FRAMES = 17
@@ -38,14 +42,9 @@ def at_frame(page, frame):
 
 
 def pixels(page):
-    """What the canvas shows, [H, W, 3]."""
-    width, height, data = page.evaluate(
-        """c => { const canvas = document.querySelector(c);
-        return [canvas.width, canvas.height, Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width,
-            canvas.height).data)]; }""",
-        CANVAS,
-    )
-    return np.array(data).reshape(height, width, 4)[..., :3]
+    """What the canvas shows, [H, W, 3]. As a PNG: a list of numbers would keep a busy browser busier still."""
+    png = page.evaluate("c => document.querySelector(c).toDataURL('image/png').split(',')[1]", CANVAS)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")).astype(int)
 
 
 def apart(a, b):
@@ -131,6 +130,38 @@ def test_side_by_side_playing_scrubbing_and_full_screen(player):
     page.wait_for_function("() => document.fullscreenElement?.classList.contains('liveditor-compare')", timeout=10_000)
     press(page, "f")
     page.wait_for_function("() => !document.fullscreenElement", timeout=10_000)
+
+
+def test_a_frame_that_stays_away_is_sought_again(player):
+    """A busy browser may go on showing the frame of an earlier seek."""
+    page, _ = player
+    press(page, "Home")
+    at_frame(page, 0)
+    page.evaluate(
+        """() => { const video = HTMLVideoElement.prototype, ask = video.requestVideoFrameCallback;
+        window.sought = []; window.late = true;
+        const seek = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, 'currentTime');
+        Object.defineProperty(video, 'currentTime', {configurable: true, get: seek.get,
+            set(time) { window.sought.push(time); seek.set.call(this, time); }});
+        video.requestVideoFrameCallback = function (tell) { return ask.call(this, (now, frame) =>
+            tell(now, window.late ? {...frame, mediaTime: 0} : frame)); };
+        window.restore = () => { video.requestVideoFrameCallback = ask; delete video.currentTime; }; }"""
+    )
+    try:
+        press(page, "ArrowRight")  # the callback that waits is still the browser's own
+        at_frame(page, 1)
+        press(page, "ArrowRight")
+        at_frame(page, 2)
+        page.wait_for_function("() => window.sought.length === 5", timeout=10_000)  # three tries
+        page.wait_for_timeout(1500)
+        assert page.evaluate("() => window.sought.length") == 5, "and no more"
+        page.evaluate("() => window.late = false")
+        press(page, "ArrowRight")
+        at_frame(page, 3)
+        page.wait_for_timeout(1500)
+        assert page.evaluate("() => window.sought.length") == 6
+    finally:
+        page.evaluate("() => window.restore()")
 
 
 def test_it_shows_again_after_another_workflow(player):
