@@ -9,7 +9,7 @@ from ..liveditor_core.sampling.part import Redo
 from ..liveditor_core.sampling.windows import DEFAULT, WindowSize
 from .checks import require_liveditor
 from .connections import made_by
-from .host_server import running
+from .host_server import tell
 from .types import CATEGORY, Source, named
 
 NAME = "LIVEdit Sampler"
@@ -207,7 +207,7 @@ class LIVEditSampler(io.ComfyNode):
                     size=WindowSize(window, overlap),
                     redo=None if earlier is None else Redo(earlier, redo_from, redo_to),
                     keeping=cls._keeping(keep_every),
-                    say=cls._say,
+                    say=lambda line: tell(cls.hidden, line),
                     cfg_until=cfg_until,
                 )
             )
@@ -218,9 +218,3 @@ class LIVEditSampler(io.ComfyNode):
             return None
         folder = Path(folder_paths.get_user_directory(), "liveditor", "unfinished")
         return Keeping(folder, 60 * minutes, made_by(cls.hidden, "model", "positive", "negative"))
-
-    @classmethod
-    def _say(cls, line):
-        server = running()
-        if server is not None and cls.hidden is not None:
-            server.send_progress_text(line, cls.hidden.unique_id)

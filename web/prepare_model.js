@@ -1,11 +1,12 @@
 // On Load LIVEditor: a button that puts Prepare LIVEditor Model before it, so that one run prepares, loads and edits.
 // When that has run, the new file stands in every menu, and in the Load LIVEditor nodes whose file cannot be loaded.
+// Graphs, stock loaders and blueprints that name the 14B in a weight type that is not here get the one that is.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { inLanguage } from "./words.js";
 
-const PREPARE = "LIVEditPrepareModel", LOAD = "LoadLIVEditor";
+const PREPARE = "LIVEditPrepareModel", LOAD = "LoadLIVEditor", STOCK = "UNETLoader";
 const PREPARED = /(^|[\\/])liveditor_14b_[^\\/]+$/; // the same model, in whichever weight type was made of it
 const PICKLE = /\.(bin|pt|pth|ckpt|pkl)$/i;
 const WIDTH = 420, GAP = 60; // pixels: room for a weight type's line; between the two nodes
@@ -48,18 +49,20 @@ function show(node) {
 
 const checkpointOf = (node) => node.widgets?.find(({ name }) => name === "checkpoint");
 
-function choose(node, name) {
-  const widget = checkpointOf(node);
+function choose(node, widget, name) {
   widget.value = name;
   widget.callback?.(name);
   node.setDirtyCanvas?.(true, true);
 }
 
-/** Where a graph names a file that is not here, the model as it was prepared here. */
+/** Where a node names a file that is not here, the model as it was prepared here. */
 function takePrepared(node) {
-  const widget = checkpointOf(node), options = widget?.options.values ?? [];
-  const prepared = options.find((name) => PREPARED.test(name) && !PICKLE.test(name));
-  if (prepared && PREPARED.test(widget.value) && !options.includes(widget.value)) choose(node, prepared);
+  for (const widget of node.widgets ?? []) {
+    const options = widget.options?.values;
+    if (!Array.isArray(options) || !PREPARED.test(widget.value) || options.includes(widget.value)) continue;
+    const prepared = options.find((name) => PREPARED.test(name) && !PICKLE.test(name));
+    if (prepared) choose(node, widget, prepared);
+  }
 }
 
 async function stands(name) {
@@ -67,7 +70,9 @@ async function stands(name) {
   for (const node of everyNode(app.graph)) {
     if (node.type !== LOAD) continue;
     const widget = checkpointOf(node), options = widget?.options.values ?? [];
-    if (options.includes(name) && (!options.includes(widget.value) || PICKLE.test(widget.value))) choose(node, name);
+    if (options.includes(name) && (!options.includes(widget.value) || PICKLE.test(widget.value))) {
+      choose(node, widget, name);
+    }
   }
 }
 
@@ -80,17 +85,19 @@ app.registerExtension({
     });
   },
   nodeCreated(node) {
+    if (node.comfyClass !== LOAD && node.comfyClass !== STOCK && !node.isSubgraphNode?.()) return;
+    const { onConfigure } = node;
+    node.onConfigure = function () {
+      const done = onConfigure?.apply(this, arguments);
+      takePrepared(node);
+      setTimeout(() => takePrepared(node)); // a blueprint's values are set afterwards
+      return done;
+    };
     if (node.comfyClass !== LOAD) return;
     const words = inLanguage(WORDS);
     const button = node.addWidget("button", "prepare", null, () => prepareFor(node), { serialize: false });
     button.serialize = false;
     button.label = words.prepare;
     button.tooltip = words.help;
-    const { onConfigure } = node;
-    node.onConfigure = function () {
-      const done = onConfigure?.apply(this, arguments);
-      takePrepared(node);
-      return done;
-    };
   },
 });

@@ -13,7 +13,6 @@ const BEYOND = 1.25; // of the last line's time, where the length of the edit is
 const SHORTEST = 2; // seconds of a bar whose length is not known
 const WORDS = {
   en: {
-    placeholder: "describe the edit",
     border: "start of",
     shot: "a shot begins at",
     time: "must begin with a time",
@@ -25,12 +24,11 @@ const WORDS = {
     empty: "must have at least one line such as 0:00 make it night",
     line: (number, rule, text) => `line ${number}: ${rule}, in "${text}"`,
     hint: "Click the bar or a shot (yellow) to begin a line there; drag a border.",
-    unknown: "The clip's length is not known here: connect source, with Load Video before it.",
+    unknown: "The clip's length is not known here: connect source, with a clip chosen in the Load Video before it.",
     looking: "looking for shots ...",
     shots: (count) => count === 1 ? "1 shot change" : `${count} shot changes`,
   },
   zh: {
-    placeholder: "描述要做的编辑",
     border: "起点：",
     shot: "镜头起点",
     time: "必须以时间开头",
@@ -42,7 +40,7 @@ const WORDS = {
     empty: "至少要有一行，例如 0:00 make it night",
     line: (number, rule, text) => `第 ${number} 行：${rule}，“${text}”`,
     hint: "点击时间条或镜头标记（黄色）可在该处新增一行；拖动分界线可改时间。",
-    unknown: "此处不知道片长：请连接源，且其视频来自加载视频。",
+    unknown: "此处不知道片长：请连接源，且其视频来自已选好文件的加载视频。",
     looking: "正在查找镜头……",
     shots: (count) => `${count} 处镜头切换`,
   },
@@ -79,7 +77,7 @@ app.registerExtension({
       refresh();
     };
     const bar = timelineBar({
-      put: (time) => set(withLineAt(text.value, time, inLanguage(WORDS).placeholder)),
+      put: (time) => set(withLineAt(text.value, time)),
       move: (line, time) => set(withTime(text.value, line, time)),
     });
     // Not an input of the node: it comes last and is saved nowhere.

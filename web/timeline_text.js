@@ -68,15 +68,19 @@ export function withTime(text, line, time) {
   return lines.join("\n");
 }
 
-/** The text with a line that begins at a time: the one that begins near it, moved there, or else a new one. */
-export function withLineAt(text, time, instruction) {
+/**
+ * The text with a line that begins at a time: the one that begins near it, moved there, or else a new one with the
+ * instruction that holds there, so that the edit stays as it is until that is changed.
+ */
+export function withLineAt(text, time) {
   const { good } = readTimeline(text);
   const near = good.slice(1).filter(({ start }) => Math.abs(start - time) <= NEAR);
   near.sort((a, b) => Math.abs(a.start - time) - Math.abs(b.start - time));
   if (near.length) return withTime(text, near[0].line, time);
   if (good.some(({ start }) => clock(start) === clock(time))) return text;
-  const lines = text.trim() ? text.split(ENDS) : [];
   const before = good.findLast(({ start }) => start < time);
-  lines.splice(before?.line ?? 0, 0, `${clock(time)} ${instruction}`);
+  if (!before) return text;
+  const lines = text.split(ENDS);
+  lines.splice(before.line, 0, `${clock(time)} ${before.instruction}`);
   return lines.join("\n");
 }

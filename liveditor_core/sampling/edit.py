@@ -16,6 +16,7 @@ import node_helpers
 from ..footage.errors import FootageError
 from ..footage.regions import LATENT_KEY, latent_mask
 from ..footage.source_video import SourceVideo
+from ..model.known_words import describe_unknown
 from ..model.registration import SOURCE_KEY
 from .cfg_until import describe_cfg, end_cfg, steps_with_cfg
 from .edit_progress import EditProgress
@@ -52,7 +53,7 @@ def edit(
     size=DEFAULT,
     redo: Redo | None = None,
     keeping: Keeping | None = None,
-    say=None,
+    say=lambda line: None,
     cfg_until=1.0,
 ):
     """Edit a source video; the same as the host's KSampler with `flow_unipc` and `wan_flow` where one window holds it.
@@ -65,7 +66,8 @@ def edit(
         size: of the windows.
         redo: edit only a range of an earlier edit; all else stays as it was.
         keeping: keep the state, and go on from it if this very run was stopped; None for neither.
-        say: gets a line now and then on how far the edit is, for the node at work.
+        say: gets a line now and then on how far the edit is, for the node at work, and in the end what is to be
+            known of it, "" for nothing.
         cfg_until: share of the steps that run with cfg, rounded up; the others run with the positive prompt alone.
 
     Returns:
@@ -139,8 +141,8 @@ def edit(
         )
     except BaseException as error:
         try:
-            if keeper is not None:
-                keeper.stopped()
+            kept = keeper is not None and keeper.stopped()
+            say(f"stopped in step {keeper.step + 1} of {steps}; run the same again to go on from there" if kept else "")
         finally:
             forget_frames(error)
         raise
@@ -148,6 +150,7 @@ def edit(
         del model
     if keeper is not None:
         keeper.finished()
+    say("\n".join(describe_unknown(values for _, values in positive)))
     samples = part.sampled(samples)
     if redo is not None:
         whole = latent["samples"].clone()

@@ -12,11 +12,11 @@ class EditProgress:
         model: the host's MODEL.
         steps, windows: of the edit.
         done: calls that an earlier run did.
-        say: gets a line for the node at work, or None.
+        say: gets a line for the node at work.
         double: steps that take twice as long as those after them.
     """
 
-    def __init__(self, model, steps: int, windows: int, done: int, say=None, double: int = 0):
+    def __init__(self, model, steps: int, windows: int, done: int, say, double: int = 0):
         self._windows, self._total, self._done, self._say = windows, steps * windows, done, say
         self._double = double * windows
         self._show = _host_s(model, self._total)
@@ -35,9 +35,7 @@ class EditProgress:
             self._show(self._done - 1, x0, x, self._total)
         if self._first is None:
             self._first = now
-        elif (
-            self._say is not None and self._done < self._total and (self._said is None or now - self._said >= SAY_EVERY)
-        ):
+        elif self._done < self._total and (self._said is None or now - self._said >= SAY_EVERY):
             pace = (now - self._first) / (self._work(self._done) - self._work(self._begun + 1))
             self._say(self._line(pace * (self._work(self._total) - self._work(self._done))))
             self._said = now

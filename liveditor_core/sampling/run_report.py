@@ -93,7 +93,8 @@ class RunReport:
             )
         lines += [f"  {note}" for note in self.notes]
         lines += [f"  LoRA: {line}" for line in loras_of(patcher)]
-        lines.append(f"  done without: {'; '.join((*plan.reasons, *without)) or 'nothing'}")
+        missing = "; ".join((*plan.reasons, *without))
+        lines.append(f"  done without: {missing}" if missing else "  nothing was missing")
         self.text = "\n".join(lines)
         logging.info(self.text)
 

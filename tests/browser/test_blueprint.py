@@ -4,7 +4,7 @@ Found by search, dropped on an empty canvas between Load Video and Save Video, a
 """
 
 import host
-from canvas import open_workflow, press_run
+from canvas import open_workflow, place_by_search, press_run
 
 NAME = "Edit video (LIVEditor)"
 SMALL = "Edit video, small model (LIVEditor)"
@@ -14,15 +14,8 @@ def test_the_blueprint_is_found_and_edits_a_video(page, base):
     (entry,) = [entry for entry in page.client.get("global_subgraphs").values() if entry["name"] == NAME]
     assert entry["info"]["node_pack"] == "custom_nodes.ComfyUI-LIVEditor"
 
-    page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.wait_for_function("() => app.graph.nodes.length === 0")
-    page.mouse.dblclick(900, 500)
-    page.get_by_role("combobox").fill("edit video liveditor")
-    page.get_by_role("option").first.filter(has_text=NAME).wait_for()
-    page.keyboard.press("Enter")
-    page.wait_for_function("() => app.graph.nodes.length === 1")
+    place_by_search(page, "edit video liveditor", NAME)
     assert page.evaluate("() => [app.graph.nodes[0].title, app.graph.nodes[0].isSubgraphNode()]") == [NAME, True]
-    page.mouse.click(900, 500)  # the new node follows the pointer until then
 
     missing = page.evaluate("""() => { const edit = app.graph.nodes[0];
         const add = (type, values) => { const node = LiteGraph.createNode(type); app.graph.add(node);

@@ -100,6 +100,25 @@ def test_the_sampler_says_how_far_it_is_until_it_is_done(page, drawn_by):
 
 
 @pytest.mark.parametrize("drawn_by", RENDERERS)
+def test_the_sampler_says_what_is_to_be_known_when_it_is_done(page, drawn_by):
+    """Words that the small model does not know, until it runs without them; where an interrupted edit goes on."""
+    seed = 200 + list(RENDERERS).index(drawn_by)
+    with renderer(page, drawn_by):
+        open_workflow(page, host.PACK / "workflows" / "liveditor_long.json")
+        set_widgets(
+            page, TWO_WINDOWS | {"LIVEditSampler": {"steps": 4, "seed": seed}, "CLIPTextEncode": {"text": "xyzzy"}}
+        )
+        bring_into_view(page, "LIVEditSampler")
+        press_run(page)
+        page.get_by_text("never trained on xyzzy").first.wait_for()
+        set_widgets(page, {"LIVEditSampler": {"steps": 200}, "CLIPTextEncode": {"text": "make it night"}})
+        start_run(page)
+        page.get_by_text(re.compile(r"step [3-9] of 200")).first.wait_for(timeout=120_000)
+        page.client.post("interrupt", {})
+        page.get_by_text(re.compile(r"stopped in step \d+ of 200; run the same again")).first.wait_for(timeout=60_000)
+
+
+@pytest.mark.parametrize("drawn_by", RENDERERS)
 def test_muted_nodes_of_the_long_template_redo_a_part(page, drawn_by):
     with renderer(page, drawn_by):
         open_workflow(page, host.PACK / "workflows" / "liveditor_long.json")

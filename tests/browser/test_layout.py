@@ -1,14 +1,15 @@
-"""The templates as they open: no node lies on another, in either renderer."""
+"""The templates as they open and run: no node lies on another, in either renderer."""
 
 import host
 import pytest
 from canvas import RENDERERS, open_workflow, renderer
 
 TITLE = 30  # pixels above a node's position
+LINE = 66  # pixels that LIVEdit Sampler grows by while it says how far it is
 BOXES = """() => app.graph.nodes.map(node => {
     const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
     const height = drawn ? drawn.getBoundingClientRect().height / app.canvas.ds.scale - 30 : node.size[1];
-    return {name: node.title, x: node.pos[0], y: node.pos[1], width: node.size[0], height};
+    return {name: node.title, type: node.type, x: node.pos[0], y: node.pos[1], width: node.size[0], height};
 })"""
 
 
@@ -18,7 +19,12 @@ def test_no_node_lies_on_another(page, which):
         for path in sorted((host.PACK / "workflows").glob("*.json")):
             open_workflow(page, path)
             page.wait_for_timeout(1000)  # readouts and previews find their heights
-            assert overlaps(page.evaluate(BOXES)) == [], path.name
+            boxes = page.evaluate(BOXES)
+            assert overlaps(boxes) == [], path.name
+            assert (
+                overlaps([{**box, "height": box["height"] + LINE * (box["type"] == "LIVEditSampler")} for box in boxes])
+                == []
+            ), path.name
 
 
 def overlaps(boxes):

@@ -10,6 +10,7 @@ from canvas import (
     drag_border,
     make_timeline,
     open_workflow,
+    place_by_search,
     press_run,
     renderer,
     replace_old_nodes,
@@ -58,14 +59,7 @@ def test_the_demo_runs(page, drawn_by):
 )
 def test_a_blueprint_sends_what_its_node_shows(page, name, query):
     """Placed by search: every value reaches the input of its own name."""
-    page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.wait_for_function("() => app.graph.nodes.length === 0")
-    page.mouse.dblclick(900, 500)
-    page.get_by_role("combobox").fill(query)
-    page.get_by_role("option").first.filter(has_text=name).wait_for()
-    page.keyboard.press("Enter")
-    page.wait_for_function("() => app.graph.nodes.length === 1")
-    page.mouse.click(900, 500)  # the new node follows the pointer until then
+    place_by_search(page, query, name)
     values = {"start": 1.5, "max_frames": 9, "size": "custom", "width": 128, "height": 64, "fit": "pad"}
     values |= {"fps": "as the source", "seed": 7, "steps": 2, "cfg": 1.5, "shift": 4}
     sent = page.evaluate(
@@ -91,11 +85,11 @@ def test_the_timeline(page, drawn_by):
     with renderer(page, drawn_by):
         make_timeline(page, text)
         page.locator(".liveditor-timeline .shot").nth(2).click()
-        wait_for_timeline(page, f"{text}\n0:05.48 describe the edit")
+        wait_for_timeline(page, f"{text}\n0:05.48 invert the colours")
         page.wait_for_timeout(1500)  # the frontend notices a change later, then in the middle of the next one
         drag_border(page, 0, 4, 10)
         assert "0:02.5" not in timeline_text(page)
-        for expected in (f"{text}\n0:05.48 describe the edit", text):
+        for expected in (f"{text}\n0:05.48 invert the colours", text):
             page.wait_for_timeout(1500)  # and it drops a key while it undoes
             page.keyboard.press("Control+z")
             wait_for_timeline(page, expected)

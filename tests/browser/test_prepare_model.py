@@ -5,12 +5,13 @@ import re
 import host
 import pytest
 import torch
-from canvas import RENDERERS, open_workflow, press_run, renderer
+from canvas import RENDERERS, open_workflow, place_by_search, press_run, renderer
 from safetensors.torch import load_file
 
 PUBLISHED = "liveditor_ckpt.bin"
 NANO = host.PACK / "models" / "diffusion_models" / "liveditor_nano.safetensors"
 LOAD = "app.graph.nodes.find(node => node.type === 'LoadLIVEditor')"
+STOCK = "app.graph.nodes.find(node => node.type === 'UNETLoader')"
 PREPARE = "app.graph.nodes.find(node => node.type === 'LIVEditPrepareModel')"
 
 
@@ -31,6 +32,18 @@ def widget(page, node, name, value=None):
         f"""([name, value]) => {{ const widget = {node}.widgets.find(each => each.name === name);
         if (value !== null) {{ widget.value = value; widget.callback?.(value); }} return widget.value; }}""",
         [name, value],
+    )
+
+
+def wait_for_checkpoint(page, name):
+    """Of a blueprint that stands alone, by what would be sent if its video were saved."""
+    page.evaluate("""() => { const edit = app.graph.nodes[0], save = LiteGraph.createNode('SaveVideo');
+        app.graph.add(save);
+        edit.connect(edit.outputs.findIndex(o => (o.label ?? o.name) === 'edited video'), save, 'video'); }""")
+    page.wait_for_function(
+        """async name => Object.values((await app.graphToPrompt()).output).find(n => n.class_type === 'LoadLIVEditor')
+        .inputs.checkpoint === name""",
+        arg=name,
     )
 
 
@@ -64,6 +77,7 @@ def test_from_the_pickle_to_an_edit(page, published, which):
         )
         values = page.evaluate(f"() => {LOAD}.widgets.find(each => each.name === 'checkpoint').options.values")
         assert made in values
+        page.get_by_text(f"{made}: 0.0 GB, ready for Load LIVEditor").first.wait_for()
 
 
 def test_a_graph_takes_the_weight_type_that_is_here(open_page, server, base):
@@ -77,5 +91,11 @@ def test_a_graph_takes_the_weight_type_that_is_here(open_page, server, base):
             assert widget(page, LOAD, "checkpoint") == here.name
             open_workflow(page, host.PACK / "workflows" / "liveditor_demo.json")
             assert widget(page, LOAD, "checkpoint") == NANO.name  # a file that is there stays
+            open_workflow(page, host.PACK / "workflows" / "liveditor_edit_stock_nodes.json")
+            assert widget(page, STOCK, "unet_name") == here.name
+            open_workflow(page, host.PACK / "subgraphs" / "Edit video (LIVEditor).json")
+            wait_for_checkpoint(page, here.name)
+            place_by_search(page, "edit video liveditor", "Edit video (LIVEditor)")
+            wait_for_checkpoint(page, here.name)
     finally:
         here.rename(there)

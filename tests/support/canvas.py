@@ -129,6 +129,18 @@ def open_workflow(page, path):
     )
 
 
+def place_by_search(page, query, name):
+    """The first that is found, alone on a new canvas."""
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("() => app.graph.nodes.length === 0")
+    page.mouse.dblclick(900, 500)
+    page.get_by_role("combobox").fill(query)
+    page.get_by_role("option").first.filter(has_text=name).wait_for()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => app.graph.nodes.length === 1")
+    page.mouse.click(900, 500)  # the new node follows the pointer until then
+
+
 def choose_template(page, name, category="All Templates", search="liveditor"):
     """In the dialog of templates, the one of a name."""
     dialog = page.get_by_role("dialog")
