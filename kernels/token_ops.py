@@ -9,6 +9,7 @@ import torch
 from .dispatch import HALF, unavailable_reason
 
 WIDEST = 16_384  # a row is held in registers
+LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
 
 
 def _kernels(x, *others):
@@ -56,6 +57,54 @@ def add(x, update, *, gate=None, in_place=False):
     if in_place:
         return x.add_(update) if gate is None else x.addcmul_(update, gate)
     return x + update if gate is None else torch.addcmul(x, update, gate)
+
+
+def can_quantise(device) -> bool:
+    """Whether `add_and_quantise` and `gelu_and_quantise` are one pass over the tokens there, at inference."""
+    return (
+        device.type == "cuda"
+        and unavailable_reason("triton", device) is None
+        and torch.cuda.get_device_capability(device) >= (8, 9)
+    )
+
+
+def add_and_quantise(x, update=None, *, gate=None, scale, shift, eps, divisor, probe=None, in_place=False):
+    """`add_and_normalise` with its second result in fp8.
+
+    Args:
+        divisor: scalar, fp32, that the second result is divided by before it is rounded.
+        probe: [C] fp32 whose product with each token is the third result, or None for none.
+
+    Returns:
+        [B, N, C] fp32, [B, N, C] float8_e4m3fn, and [B, N] fp32 or None.
+    """
+    kernels = _kernels(x, update)
+    if kernels is not None and all(t is None or t.shape[1] == 1 for t in (gate, scale, shift)):
+        return kernels.add_and_quantise(
+            x, update, gate=gate, scale=scale, shift=shift, eps=eps, divisor=divisor, probe=probe, in_place=in_place
+        )
+    x, y = add_and_normalise(x, update, gate=gate, scale=scale, shift=shift, eps=eps, dtype=x.dtype, in_place=in_place)
+    return x, _fp8(y / divisor), None if probe is None else y @ probe.to(y)
+
+
+def gelu_and_quantise(x, *, divisor):
+    """The tanh GELU in fp8.
+
+    Args:
+        x: [..., C], contiguous.
+        divisor: scalar, fp32, that it is divided by before it is rounded.
+
+    Returns:
+        float8_e4m3fn of the same shape.
+    """
+    kernels = _kernels(x[..., :1])
+    if kernels is not None:
+        return kernels.gelu_and_quantise(x, divisor=divisor)
+    return _fp8(torch.nn.functional.gelu(x.float(), approximate="tanh") / divisor)
+
+
+def _fp8(x):
+    return x.clamp(-LARGEST_FP8, LARGEST_FP8).to(torch.float8_e4m3fn)
 
 
 def normalise_and_rotate(x, *, weight, rotations, eps):

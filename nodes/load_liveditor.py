@@ -19,6 +19,7 @@ WEIGHT_TYPES = {
     "default": {},
     "bf16": {"dtype": torch.bfloat16},
     "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
     "fp8_e5m2": {"dtype": torch.float8_e5m2},
 }
 
@@ -46,7 +47,8 @@ class LoadLIVEditor(io.ComfyNode):
                     default="default",
                     advanced=True,
                     tooltip="How the model's weights are kept in memory. default: as in the file. fp8 halves the "
-                    "memory of a bf16 file and loses a little precision.",
+                    "memory of a bf16 file and loses a little precision; fast multiplies in fp8 as well, on RTX 40, 50 "
+                    "and H100. A file prepared in fp8 is more exact and as fast.",
                 ),
                 io.Combo.Input(
                     "text_encoder",

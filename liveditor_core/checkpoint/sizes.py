@@ -13,13 +13,13 @@ from .weights import QUANTISED, TORCH_NAMES, UNUSED_WEIGHTS
 
 
 class Size(NamedTuple):
-    """weights: bytes in memory. dim, ffn_dim: the transformer's. quantised: whether products take rounded inputs, as
-    the host has it for fp8 and int8. packed: GGUF, unpacked by its own loader whenever it is used."""
+    """weights: bytes in memory. dim, ffn_dim: the transformer's. rounds_to: what products round their inputs to, as
+    the host has it for fp8 and int8, or None. packed: GGUF, unpacked by its own loader whenever it is used."""
 
     weights: int
     dim: int
     ffn_dim: int
-    quantised: bool = False
+    rounds_to: torch.dtype | None = None
     packed: bool = False
 
 
@@ -43,15 +43,16 @@ def _size_of(path, bytes_per_weight, _state):
         tensors = gguf_library().GGUFReader(path).tensors
         found = {tensor.name: (tuple(reversed(tensor.shape.tolist())), int(tensor.n_bytes)) for tensor in tensors}
         return _made(found, packed=True)
-    found, quantised = {}, False
+    found, rounds_to = {}, None
     with safetensors.safe_open(path, framework="pt") as file:
         for key in list(file.keys()):
             tensor = file.get_slice(key)
             shape, dtype = tuple(tensor.get_shape()), TORCH_NAMES.get(tensor.get_dtype(), torch.bfloat16)
-            quantised |= QUANTISED.search(key) is not None and dtype in (torch.float8_e4m3fn, torch.int8)
-            kept = bytes_per_weight if bytes_per_weight and not quantised else dtype.itemsize
+            if QUANTISED.search(key) is not None and dtype in (torch.float8_e4m3fn, torch.int8):
+                rounds_to = dtype
+            kept = bytes_per_weight if bytes_per_weight and rounds_to is None else dtype.itemsize
             found[key] = shape, torch.Size(shape).numel() * kept
-    return _made(found, quantised=quantised)
+    return _made(found, rounds_to=rounds_to)
 
 
 def _made(found, **kind):

@@ -10,8 +10,9 @@ import torch
 import comfy.model_management
 from comfy.ldm.wan.model import WanAttentionBlock, repeat_e
 
-from . import foreign_launches
-from .layers import FeedForward, affine
+from . import foreign_launches, fp8_inputs
+from .feed_forward import FeedForward
+from .layers import affine
 from .self_attention import LIVEditorCrossAttention, LIVEditorSelfAttention
 
 # What follows the self-attention is done for so many tokens at a time: the feed-forward layer widens each of them 2.7
@@ -89,13 +90,14 @@ class LIVEditorBlock(WanAttentionBlock):
         dtype = context.dtype
         e = comfy.model_management.cast_to(self.modulation, torch.float32, x.device).unsqueeze(0) + e
         time = Modulation(*(repeat_e(vector, x) for vector in e.unbind(2)))
-        y = [
-            foreign_launches.add_and_normalise(
-                x, scale=1 + time.attention_scale, shift=time.attention_shift, eps=self.eps, dtype=dtype
-            )[1]
-        ]
+        attention = self.self_attn
+        how = {"scale": 1 + time.attention_scale, "shift": time.attention_shift, "eps": self.eps, "dtype": dtype}
+        if in_place and fp8_inputs.accept(x, attention.q, attention.k, attention.v):
+            y = [fp8_inputs.add_and_normalise(x, **how, dot_with=attention.alpha_1)[1]]
+        else:
+            y = [foreign_launches.add_and_normalise(x, **how)[1]]
         only = {} if needed is None else {"needed": needed}
-        update = self.self_attn(
+        update = attention(
             y if in_place else y[0], freqs, layout=layout, transformer_options=transformer_options, **only
         )
         x = x[:, :needed]
@@ -113,8 +115,12 @@ class LIVEditorBlock(WanAttentionBlock):
         The update by the self-attention, attention to the text, the feed-forward layer.
         """
         dtype = context.dtype
+
+        def normalise_for(layer):
+            return (fp8_inputs if in_place and fp8_inputs.accept(x, layer) else foreign_launches).add_and_normalise
+
         with affine(self.norm3, x.device) as (scale, shift):
-            x, y = foreign_launches.add_and_normalise(
+            x, y = normalise_for(self.cross_attn.q)(
                 x,
                 update,
                 gate=time.attention_gate,
@@ -130,7 +136,7 @@ class LIVEditorBlock(WanAttentionBlock):
             x, update = foreign_launches.add(x, update), None
         for patch in patches:
             x = patch({"x": x, "transformer_options": transformer_options})
-        x, y = foreign_launches.add_and_normalise(
+        x, y = normalise_for(self.ffn[0])(
             x,
             update,
             scale=1 + time.feed_forward_scale,

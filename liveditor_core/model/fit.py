@@ -9,7 +9,7 @@ import comfy.model_management
 
 from ..checkpoint.sizes import size_of
 from .make_room import BETWEEN_BLOCKS
-from .memory_estimate import Widths, memory_of_call
+from .memory_estimate import Widths, memory_of_call, size_of_inputs
 
 GIB = 2**30
 HEAD_DIM = 128
@@ -86,8 +86,8 @@ def fit_of_files(checkpoint, text_encoder, vae, tokens, bytes_per_weight=None) -
     """
     size = size_of(checkpoint, bytes_per_weight)
     machine = this_machine()
-    cast = size.quantised or size.packed or bytes_per_weight is not None
-    widths = Widths(size.dim, size.ffn_dim, size.dim // HEAD_DIM, size.quantised, cast)
+    cast = size.rounds_to is not None or size.packed or bytes_per_weight is not None
+    widths = Widths(size.dim, size.ffn_dim, size.dim // HEAD_DIM, size_of_inputs(size.rounds_to), cast)
     call = memory_of_call(widths, 1, tokens, dtype=torch.float32 if machine.gpu is None else torch.bfloat16)
     others = [os.path.getsize(path) if path and os.path.isfile(path) else 0 for path in (text_encoder, vae)]
     return fit(size.weights, call, machine, text_encoder=others[0], vae=others[1], packed=size.packed)

@@ -9,6 +9,7 @@ from ..attention.observers import RECORD_KEY, followed
 from ..attention.sparse_attention import in_context_sparse_attention
 from .dense_attention import choose_dense_attention
 from .foreign_launches import normalise_and_rotate, unrecorded
+from .fp8_inputs import Rounded, product
 from .layers import affine, cast_weights_to_input
 
 
@@ -33,8 +34,8 @@ class LIVEditorSelfAttention(WanSelfAttention):
         """Attend.
 
         Args:
-            x: [B, N, C] modulated input in the compute dtype; or a list that holds nothing else, which is emptied, so
-                that its memory is free again during attention.
+            x: [B, N, C] modulated input in the compute dtype, or Rounded with the answer of `alpha_1`; or a list that
+                holds nothing else, which is emptied, so that its memory is free again during attention.
             freqs: [1, N, 1, D / 2, 2, 2] fp32 rotations.
             layout: TokenLayout of the N tokens.
             needed: how many of the first tokens the caller will read, all if None; only they are given back.
@@ -43,9 +44,12 @@ class LIVEditorSelfAttention(WanSelfAttention):
             [B, needed, C].
         """
         x = x.pop() if isinstance(x, list) else x
-        gate = 0.5 * (torch.sigmoid(self.alpha_1(x).squeeze(-1).float()) - 0.5)
-        q, k = _rotated(self.q(x), self.norm_q, freqs), _rotated(self.k(x), self.norm_k, freqs)
-        v = self.v(x).view(q.shape)
+        weight = x.dot if isinstance(x, Rounded) else self.alpha_1(x).squeeze(-1).float()
+        gate = 0.5 * (torch.sigmoid(weight) - 0.5)
+        q, k = (
+            _rotated(product(layer, x), norm, freqs) for layer, norm in ((self.q, self.norm_q), (self.k, self.norm_k))
+        )
+        v = product(self.v, x).view(q.shape)
         del x
 
         patches = transformer_options.get("patches", {}).get("attn1_patch", [])
@@ -72,7 +76,7 @@ class LIVEditorCrossAttention(WanT2VCrossAttention):
     def forward(self, x, context, transformer_options, **kwargs):
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return super().forward(x, context, transformer_options=transformer_options, **kwargs)
-        q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(context)), self.v(context)
+        q, k, v = self.norm_q(product(self.q, x)), self.norm_k(self.k(context)), self.v(context)
         dense = unrecorded(choose_dense_attention)(transformer_options, q.device, q.dtype)
         q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))
         attend = unrecorded(dense.attend) if dense.is_ours else dense.attend

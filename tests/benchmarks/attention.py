@@ -154,16 +154,31 @@ def measure(call, repeats, watch=None):
     return parts.pop("whole"), parts, memory
 
 
+def dense_kernels(options, dtype):
+    """Names of the dense kernels that are right here: all, and those to put under sparse attention, fastest first."""
+    all_names, under = [], []
+    for bits in options.bits:
+        timings = dense.fastest_dense(DEVICE, dtype, bits=bits).timings
+        names = [
+            name
+            for name in timings.ms
+            if name != "sdpa" and (bits == 8) == (name in dense.EIGHT_BIT) and name in (options.dense or [name])
+        ]
+        print(f"{bits} bit: {timings.compared()}", flush=True)
+        for name, reason in timings.out.items():
+            if (bits == 8) == (name in dense.EIGHT_BIT):
+                print(f"  without {name}: {reason}")
+        all_names += names
+        under += names[: options.dense_kernels]
+    return all_names, under
+
+
 def bench(tokens, options):
     q, k, v, gate = inputs(tokens, options.heads, options.dim)
     out_bytes = q.numel() * q.element_size() / 2**30
     layout = TokenLayout(tokens // 2, tokens - tokens // 2)
     rows = []
-    dense_names = [
-        n
-        for n in dict.fromkeys((*dense.fastest_dense(DEVICE, q.dtype, bits=options.bits).timings.ms, "flash-attn-2"))
-        if n != "sdpa" and (not options.dense or n in options.dense)
-    ]
+    dense_names, under = dense_kernels(options, q.dtype)
     for name in dense_names:
         ms, _, memory = measure(lambda: dense.dense_kernel(name)(q, k, v), options.repeats)
         rows.append(
@@ -187,11 +202,11 @@ def bench(tokens, options):
 
     for backend in options.backends:
         module = choose_backend(backend, DEVICE, q.dtype, options.dim).module
-        for name in dense_names[: options.dense_kernels]:
+        for name in under:
             ms, _, memory = attend_by(backend, name, SparseAttentionConfig(), Stopwatch(), everywhere=True)
             row = {"tokens": tokens, "attention": "dense", "dense kernel": f"{name}, residual by {backend}"}
             rows.append(row | {"ms": ms, "extra GiB": memory - out_bytes})
-            first = tokens == max(options.tokens) and (backend, name) == (options.backends[0], dense_names[0])
+            first = tokens == max(options.tokens) and (backend, name) == (options.backends[0], under[0])
             for sar, srr, flat in (map(float, s.split(",")) for s in options.settings[: None if first else 1]):
                 config = SparseAttentionConfig(sar, srr, flat, backend=backend)
                 watch = Stopwatch()
@@ -258,6 +273,42 @@ def show(rows):
         )
 
 
+def show_to_paste(rows, options):
+    """A line for every length, of what the card is best at: ready for an issue and for the README's table of cards."""
+    first = tuple(map(float, options.settings[0].split(",")))  # every length is measured with these
+
+    def best(tokens, attention, eight):
+        found = [
+            row
+            for row in rows
+            if (row["tokens"], row["attention"]) == (tokens, attention)
+            and "residual" not in row["dense kernel"]
+            and (row["dense kernel"] in dense.EIGHT_BIT) == eight
+            and (attention == "dense" or (row["SAR"], row["SRR"], row["flat"]) == first)
+        ]
+        return min(found, key=lambda row: row["ms"], default=None)
+
+    def said(row, base):
+        times = "" if row is None or row is base else f", {base['ms'] / row['ms']:.2f}"
+        return "" if row is None else f"{row['ms']:.1f} ({row['dense kernel']}{times})"
+
+    print("\nReady to paste; milliseconds, dense kernel and times as fast as dense attention in 16 bit:\n")
+    print("| card | torch, Triton | tokens | dense | sparse, 16 bit | sparse, 8 bit | GiB beside q, k, v |")
+    print("|" + "---|" * 7)
+    for tokens in options.tokens:
+        base = best(tokens, "dense", False)
+        if base is None:
+            continue
+        for backend in options.backends:
+            sixteen, eight = (best(tokens, backend, bits == 8) for bits in (16, 8))
+            memory = max((row["extra GiB"] for row in (sixteen, eight) if row), default=0.0)
+            versions = f"{torch.__version__}, {version('triton') or version('triton-windows') or 'none'}"
+            print(
+                f"| {torch.cuda.get_device_name()} | {versions} | {tokens:,} | {said(base, base)} | "
+                f"{backend}: {said(sixteen, base)} | {said(eight, base)} | {memory:.1f} |"
+            )
+
+
 def check_gpu():
     if not torch.cuda.is_available() or not torch.version.cuda:
         sys.exit(
@@ -275,9 +326,9 @@ def main():
         "--backends", nargs="+", help="triton, tilelang, pytorch (default: the first two, where they run)"
     )
     parser.add_argument("--dense", nargs="+", help="dense kernels (default: all that are installed)")
-    parser.add_argument("--bits", type=int, choices=(16, 8), default=16, help="8: dense kernels in 8 bit, too")
+    parser.add_argument("--bits", type=int, nargs="+", choices=(16, 8), default=(16, 8), help="of the dense kernels")
     parser.add_argument(
-        "--dense-kernels", type=int, default=2, help="how many of them, fastest first, to put under sparse attention"
+        "--dense-kernels", type=int, default=2, help="how many of either, fastest first, to put under sparse attention"
     )
     parser.add_argument(
         "--settings",
@@ -316,6 +367,7 @@ def main():
         )
     rows = [row for tokens in options.tokens for row in bench(tokens, options)]
     show(rows)
+    show_to_paste(rows, options)
     if options.csv:
         options.csv.parent.mkdir(parents=True, exist_ok=True)
         with options.csv.open("w", newline="") as file:
@@ -325,12 +377,16 @@ def main():
         print(f"numbers: {options.csv}")
 
 
+def version(package):
+    """None for one that is not installed."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
+
+
 def packages():
-    found = []
-    for name in ("triton", "tilelang", "flash-attn-4", "comfy-kitchen", "sageattention"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append(f"{name} {importlib.metadata.version(name)}")
-    return ", ".join(found)
+    names = ("triton", "tilelang", "flash-attn-4", "comfy-kitchen", "sageattention")
+    return ", ".join(f"{name} {found}" for name in names if (found := version(name)))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ def test_against_the_plain_ones(shape, dtype):
     token_op_checks.check_add_and_normalise(triton_token_ops, shape, DEVICE, dtype, TOLERANCE[dtype])
     token_op_checks.check_add(triton_token_ops, shape, DEVICE, dtype)
     token_op_checks.check_normalise_and_rotate(triton_token_ops, shape, DEVICE, dtype, TOLERANCE[dtype])
+    token_op_checks.check_add_and_quantise(triton_token_ops, shape, DEVICE, dtype)
+    token_op_checks.check_gelu_and_quantise(triton_token_ops, shape, DEVICE, dtype)
 
 
 def test_what_they_are_used_for():

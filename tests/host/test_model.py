@@ -19,10 +19,11 @@ import nodes as host_nodes
 from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
 from comfy_extras.nodes_easycache import EasyCacheNode
 from comfy_extras.nodes_video_model import ConditioningSetAreaPercentageVideo
+from liveditor.kernels import token_ops
 from liveditor.liveditor_core.attention.config import OPTIONS_KEY
 from liveditor.liveditor_core.checkpoint import weights as checkpoint_weights
 from liveditor.liveditor_core.checkpoint.convert import convert_checkpoint
-from liveditor.liveditor_core.model import block, make_room, memory_estimate, registration
+from liveditor.liveditor_core.model import block, fp8_inputs, make_room, memory_estimate, registration
 from liveditor.liveditor_core.model.registration import SOURCE_KEY, LIVEditor, LIVEditorT2V
 from liveditor.liveditor_core.sampling import flow_unipc
 from liveditor.liveditor_core.sampling.fingerprint import fingerprint
@@ -337,6 +338,33 @@ def test_scaled_fp8_file_of_the_converter_loads(library, tiny_model_path, condit
     assert ((out - expected).norm() / expected.norm()).item() < 0.2
 
 
+def test_fp8_inputs_are_rounded_once(library, tiny_model_path, conditioning, latent, tmp_path, monkeypatch):
+    """By what makes them, in place of every layer that reads them; the same answer but for the last bits."""
+    convert_checkpoint(tiny_model_path, tmp_path / "fp8.safetensors", weight_type="fp8_e4m3fn_scaled")
+    model = comfy.sd.load_diffusion_model(str(tmp_path / "fp8.safetensors"))
+    feed_forward = model.model.diffusion_model.blocks[0].ffn
+    for layer in model.model.diffusion_model.modules():
+        if hasattr(layer, "quant_format"):
+            layer._full_precision_mm = False  # as on a GPU that multiplies in fp8
+    exact = comfy.sd.load_diffusion_model(str(tiny_model_path), {"dtype": torch.float32})
+    expected, host_s = sample(exact, conditioning, latent), sample(model, conditioning, latent)
+    calls = []
+    for name in ("_add_and_quantise", "_gelu_and_quantise"):
+        function = getattr(fp8_inputs, name)
+        monkeypatch.setattr(
+            fp8_inputs, name, lambda *a, name=name, function=function, **k: calls.append(name) or function(*a, **k)
+        )
+    monkeypatch.setattr(token_ops, "can_quantise", lambda device: True)
+    ours = sample(model, conditioning, latent)
+    assert calls.count("_add_and_quantise") == 3 * calls.count("_gelu_and_quantise") > 0
+    apart, error, its_error = (
+        ((a - b).norm() / expected.norm()).item() for a, b in ((ours, host_s), (ours, expected), (host_s, expected))
+    )
+    assert apart < 1e-3 and error < 1.01 * its_error
+    feed_forward[2].weight_function.append(lambda weight: weight)  # as a LoRA's on weights that lie in RAM
+    assert fp8_inputs.accept(latent, feed_forward[0]) and not fp8_inputs.accept(latent, feed_forward[2])
+
+
 def test_easycache_skips_calls(tiny_model, conditioning, latent):
     calls = []
     plain = sample(recording(tiny_model, lambda *a: calls.append(a)), conditioning, latent, steps=8)
@@ -532,12 +560,23 @@ def test_memory_estimate_is_within_a_tenth_of_what_was_measured(library, monkeyp
     assert estimate == pytest.approx(float(row["peak GiB"]), rel=0.1)
 
 
+@pytest.mark.parametrize("row", rows_of("h100_rounded_once"), ids=lambda row: " ".join(list(row.values())[:3]))
+def test_memory_estimate_where_inputs_are_rounded_once(row, monkeypatch):
+    monkeypatch.setattr(memory_estimate, "can_quantise", lambda device: True)
+    inputs = memory_estimate.size_of_inputs(torch.float8_e4m3fn if row["weights"] == "fp8" else None)
+    widths = memory_estimate.Widths(5120, 13824, 40, inputs, row["weights"] == "fp8")
+    estimate = memory_estimate.memory_of_call(widths, 1, int(row["tokens"]), dtype=torch.bfloat16) / 2**30
+    assert estimate == pytest.approx(float(row["peak GiB"]), rel=0.1)
+    assert estimate == pytest.approx(float(row["estimate GiB"]), abs=0.01)
+
+
 @pytest.mark.parametrize("row", rows_of("h100_weight_types"), ids=lambda row: f"{row['what']} {row['size']}")
 def test_memory_estimate_holds_for_every_weight_type(row):
     """What the canvas says before anything is loaded, against what was measured; also with weights in RAM."""
     weight_type = row["what"].partition(",")[0]
-    quantised = weight_type.startswith(("fp8", "int8"))
-    widths = memory_estimate.Widths(5120, 13824, 40, quantised, weight_type != "bf16")
+    rounds_to = {"fp8": torch.float8_e4m3fn, "int": torch.int8}.get(weight_type[:3])
+    inputs = memory_estimate.size_of_inputs(rounds_to)
+    widths = memory_estimate.Widths(5120, 13824, 40, inputs, weight_type != "bf16")
     estimate = memory_estimate.memory_of_call(widths, 1, int(row["tokens"]), dtype=torch.bfloat16)
     assert estimate / 2**30 == pytest.approx(float(row["peak GiB"]), rel=0.1)
 

@@ -45,9 +45,25 @@ def test_the_plain_operations():
     torch.testing.assert_close(out, wanted, atol=1e-5, rtol=1e-5)
 
 
+def test_the_plain_ones_in_fp8():
+    """Divided, kept within what fp8 holds, rounded to three bits."""
+    x = torch.tensor([[[1.0, -1.0, 3.0, -3.0]]])
+    one, none = torch.ones(1, 1, 4), torch.zeros(1, 1, 4)
+    total, out, dot = token_ops.add_and_quantise(
+        x, scale=1000 * one, shift=none, eps=0.0, divisor=torch.tensor(2.0), probe=torch.tensor([1.0, 0, 0, 0])
+    )
+    assert torch.equal(total, x)
+    assert out.float().tolist() == [[[224.0, -224.0, 448.0, -448.0]]]  # 223.6 and 670.8
+    assert dot.item() == pytest.approx(1000 / 5**0.5)
+    out = token_ops.gelu_and_quantise(torch.tensor([[[-20.0, 1.0, 40.0, 4000.0]]]), divisor=torch.tensor(4.0))
+    assert out.float().tolist() == [[[0.0, 0.203125, 10.0, 448.0]]]
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_triton_kernels_interpreted(shape):
     assert triton.knobs.runtime.interpret
     token_op_checks.check_add_and_normalise(triton_token_ops, shape, "cpu", torch.float16, tolerance=1e-3)
     token_op_checks.check_add(triton_token_ops, shape, "cpu", torch.float16)
     token_op_checks.check_normalise_and_rotate(triton_token_ops, shape, "cpu", torch.float16, tolerance=1e-3)
+    token_op_checks.check_add_and_quantise(triton_token_ops, shape, "cpu", torch.float16)
+    token_op_checks.check_gelu_and_quantise(triton_token_ops, shape, "cpu", torch.float16)
