@@ -44,16 +44,33 @@ class CompareVideos(io.ComfyNode):
                     tooltip="Of the video to save. wipe: a border runs over the picture once, from the source to the "
                     "edit. The player on the node shows both in any way.",
                 ),
+                io.String.Input(
+                    "before_name",
+                    display_name="name of before",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the player calls it, such as the settings of one edit. Empty: before.",
+                ),
+                io.String.Input(
+                    "after_name",
+                    display_name="name of after",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the player calls it, such as the settings of another edit. Empty: after.",
+                ),
             ],
             outputs=[io.Video.Output(tooltip="Source and edit in one video, with the edit's sound. For Save Video.")],
         )
 
     @classmethod
-    def execute(cls, before, after, layout) -> io.NodeOutput:
+    def execute(cls, before, after, layout, before_name="", after_name="") -> io.NodeOutput:
         with named(NAME):
             pairs = Pairs(before, after, check)
             temp = folder_paths.get_temp_directory()
             player = _write_preview(ComparedVideo(pairs, PREVIEW, temp, watch))
+            player["names"] = [before_name, after_name]
         return io.NodeOutput(ComparedVideo(pairs, layout, temp, watch), ui={"liveditor_compare": [player]})
 
 

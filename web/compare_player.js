@@ -8,15 +8,25 @@ const STYLE = `
 }
 .liveditor-compare:focus-visible { box-shadow: 0 0 0 2px #6aa7ff inset; }
 .liveditor-compare .stage {
-  flex: 1; min-height: 0; display: flex; align-items: center; justify-content: center; position: relative;
+  flex: 1; min-height: 0; display: flex; align-items: center; justify-content: center; container-type: size;
+}
+.liveditor-compare .picture {
+  position: relative; aspect-ratio: var(--shape); width: min(100cqw, 100cqh * var(--shape));
 }
 .liveditor-compare canvas {
-  position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; touch-action: none;
-  cursor: ew-resize;
+  position: absolute; inset: 0; width: 100%; height: 100%; touch-action: none; cursor: ew-resize;
 }
+.liveditor-compare .name {
+  position: absolute; bottom: 4px; max-width: 48%; padding: 1px 6px; border-radius: 4px; background: #0009;
+  color: #fff; pointer-events: none; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+}
+.liveditor-compare .name:first-of-type { left: 4px; }
+.liveditor-compare .name:last-of-type { right: 4px; }
 .liveditor-compare canvas.both { cursor: default; }
 .liveditor-compare .hint { padding: 12px; text-align: center; opacity: 0.7; }
-.liveditor-compare .bar[hidden], .liveditor-compare .hint[hidden] { display: none; }
+.liveditor-compare .bar[hidden], .liveditor-compare .hint[hidden], .liveditor-compare .picture[hidden] {
+  display: none;
+}
 .liveditor-compare .bar {
   display: flex; align-items: center; gap: 4px; padding: 4px 6px; background: #1f1f26;
 }
@@ -46,6 +56,8 @@ const BIG_STEP = 10;
 const STALE = 1000; // milliseconds after a seek's end by which its frame is shown, or it is sought again
 const TRIES = 3;
 const SPLIT_STEP = 0.02;
+const CLOSER = 1.25, CLOSEST = 16; // times as large, by one turn of the wheel or key, and at most
+const SHARP = 4; // times from which on pixels are shown as squares
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -62,11 +74,13 @@ function setIcon(button, name) {
  * The player, without a clip.
  *
  * @param words - texts by name: before, after, hint, frame, play, back, forward, both, muted, fullscreen, help.
- * @returns {{root: HTMLElement, show: function({url, frames, fps, width, height}), stop: function()}}
+ * @returns {{root: HTMLElement, show: function({url, frames, fps, width, height, names}), stop: function()}}
  */
 export function comparePlayer(words) {
   const video = element("video", { muted: true, loop: true, preload: "auto", playsInline: true });
-  const canvas = element("canvas", { hidden: true });
+  const canvas = element("canvas");
+  const names = [words.before, words.after].map((textContent) => element("span", { className: "name", textContent }));
+  const picture = element("div", { className: "picture", hidden: true }, canvas, ...names);
   const hint = element("div", { className: "hint", textContent: words.hint });
   const button = (icon, action) => {
     const made = element("button", { type: "button", title: words[icon], ariaLabel: words[icon], onclick: action });
@@ -95,10 +109,11 @@ export function comparePlayer(words) {
     "div",
     { className: "liveditor-compare", tabIndex: 0, title: words.help },
     element("style", { textContent: STYLE }),
-    element("div", { className: "stage" }, hint, canvas),
+    element("div", { className: "stage" }, hint, picture),
     bar,
   );
   const state = { clip: null, frame: 0, split: 0.5, both: false, wanted: null };
+  const view = { zoom: 1, x: 0, y: 0 }; // how much larger, and the left and upper edge of what is seen, 0..1
 
   function draw() {
     const { clip, split } = state;
@@ -106,27 +121,37 @@ export function comparePlayer(words) {
     const { width: w, height: h } = clip;
     const size = [state.both ? 2 * w : w, h];
     if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;
+    picture.style.setProperty("--shape", size[0] / size[1]);
     const context = canvas.getContext("2d");
+    context.imageSmoothingEnabled = view.zoom < SHARP;
+    /** The columns `from` to `to` of what is seen of a clip, `left` in the video, to a place on the canvas. */
+    const part = (left, from, to, place) => {
+      if (to <= from) return;
+      const [x, y] = [left + view.x * w + from / view.zoom, view.y * h];
+      context.drawImage(video, x, y, (to - from) / view.zoom, h / view.zoom, place, 0, to - from, h);
+    };
     if (state.both) {
-      context.drawImage(video, 0, 0, 2 * w, h, 0, 0, 2 * w, h);
+      part(0, 0, w, 0);
+      part(w, 0, w, w);
     } else {
       const x = Math.round(split * w);
-      if (x > 0) context.drawImage(video, 0, 0, x, h, 0, 0, x, h);
-      if (x < w) context.drawImage(video, w + x, 0, w - x, h, x, 0, w - x, h);
+      part(0, 0, x, 0);
+      part(w, x, w, x);
       context.fillStyle = "#fff";
       context.fillRect(x - Math.max(1, w / 480), 0, Math.max(2, w / 240), h);
     }
-    const font = Math.max(9, Math.round(h / 24));
-    context.font = `${font}px sans-serif`;
-    context.fillStyle = "#fff";
-    context.shadowColor = "#000";
-    context.shadowBlur = font / 2;
-    context.textBaseline = "bottom";
-    context.textAlign = "left";
-    context.fillText(words.before, font / 2, h - font / 3);
-    context.textAlign = "right";
-    context.fillText(words.after, size[0] - font / 2, h - font / 3);
-    context.shadowBlur = 0;
+  }
+
+  /** Show it larger or smaller, with the place at x, y of what is seen, 0..1, kept where it is. */
+  function zoom(times, x = 0.5, y = 0.5) {
+    const next = Math.min(CLOSEST, Math.max(1, view.zoom * times));
+    move(x / view.zoom - x / next, y / view.zoom - y / next, next);
+  }
+
+  function move(x, y, zoom = view.zoom) {
+    const within = (edge) => Math.min(1 - 1 / zoom, Math.max(0, edge));
+    Object.assign(view, { zoom, x: within(view.x + x), y: within(view.y + y) });
+    draw();
   }
 
   function at(frame) {
@@ -223,7 +248,7 @@ export function comparePlayer(words) {
 
   function showHint(shown) {
     hint.hidden = !shown;
-    canvas.hidden = bar.hidden = shown;
+    picture.hidden = bar.hidden = shown;
   }
 
   function fullscreen() {
@@ -231,22 +256,37 @@ export function comparePlayer(words) {
     else root.requestFullscreen();
   }
 
-  /** Where on the picture a pointer is, 0..1 across; the canvas shows it as large as fits. */
-  function across(event) {
+  /** Where on the picture a pointer is, 0..1 across and down; of either half where both are shown. */
+  function placeOf(event) {
     const box = canvas.getBoundingClientRect();
-    const shown = Math.min(box.width, (box.height * canvas.width) / canvas.height);
-    return (event.clientX - box.x - (box.width - shown) / 2) / shown;
+    const x = (event.clientX - box.x) / box.width;
+    return [state.both ? (2 * x) % 1 : x, (event.clientY - box.y) / box.height];
   }
 
+  let held = null; // where the picture was taken hold of to move it
   canvas.addEventListener("pointerdown", (event) => {
-    if (state.both || event.button !== 0) return;
+    const moves = event.shiftKey || event.button === 1 || state.both;
+    if (event.button > 1 || moves && view.zoom === 1) return;
+    event.preventDefault();
     canvas.setPointerCapture(event.pointerId);
-    setSplit(across(event));
+    held = moves ? placeOf(event) : null;
+    if (!moves) setSplit(placeOf(event)[0]);
   });
-  canvas.addEventListener(
-    "pointermove",
-    (event) => canvas.hasPointerCapture(event.pointerId) && setSplit(across(event)),
-  );
+  canvas.addEventListener("pointermove", (event) => {
+    if (!canvas.hasPointerCapture(event.pointerId)) return;
+    const place = placeOf(event);
+    if (held === null) return setSplit(place[0]);
+    move((held[0] - place[0]) / view.zoom, (held[1] - place[1]) / view.zoom);
+    held = place;
+  });
+  // After a click on the player; else, and with the control key, the wheel is the graph's.
+  root.dataset.captureWheel = "true"; // ComfyUI's word for it
+  canvas.addEventListener("wheel", (event) => {
+    if (event.ctrlKey || !root.contains(document.activeElement)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    zoom(event.deltaY < 0 ? CLOSER : 1 / CLOSER, ...placeOf(event));
+  }, { passive: false });
   scrub.addEventListener("input", () => seek(Number(scrub.value)));
 
   const keys = {
@@ -257,6 +297,9 @@ export function comparePlayer(words) {
     End: () => seek(Infinity),
     "[": () => setSplit(state.split - SPLIT_STEP),
     "]": () => setSplit(state.split + SPLIT_STEP),
+    "+": () => zoom(CLOSER),
+    "-": () => zoom(1 / CLOSER),
+    0: () => zoom(0),
     b: () => setBoth(!state.both),
     m: () => setMuted(!video.muted),
     f: fullscreen,
@@ -281,6 +324,8 @@ export function comparePlayer(words) {
     root,
     show(clip) {
       state.clip = clip;
+      [words.before, words.after].forEach((name, i) => names[i].textContent = clip.names?.[i] || name);
+      Object.assign(view, { zoom: 1, x: 0, y: 0 });
       showHint(false);
       scrub.max = clip.frames - 1;
       video.pause();

@@ -18,7 +18,7 @@ const WORDS = {
     muted: "sound (m)",
     fullscreen: "full screen (f)",
     help: "Drag the border, or move it with [ and ]. Space plays, arrows step frame by frame, Home and End jump, " +
-      "b side by side, m sound, f full screen.",
+      "b side by side, m sound, f full screen. The wheel, + and - enlarge, 0 shows all; with shift drag the picture.",
   },
   zh: {
     before: "编辑前",
@@ -31,7 +31,8 @@ const WORDS = {
     both: "并排显示（b）",
     muted: "声音（m）",
     fullscreen: "全屏（f）",
-    help: "拖动分界线，或用 [ 和 ] 移动。空格播放，方向键逐帧移动，Home 和 End 跳到首尾，b 并排，m 声音，f 全屏。",
+    help:
+      "拖动分界线，或用 [ 和 ] 移动。空格播放，方向键逐帧移动，Home 和 End 跳到首尾，b 并排，m 声音，f 全屏。滚轮、+ 和 - 缩放，0 显示全部；按住 Shift 拖动画面。",
   },
 };
 const SMALLEST = 240;

@@ -12,13 +12,18 @@ def words_of(text) -> list[str]:
     return list(dict.fromkeys(re.findall(WORD, text.casefold())))
 
 
-def describe_unknown(conditionings) -> list[str]:
-    """A line for a run's report where an instruction has words that its text encoder never saw.
+def unknown_words(conditionings) -> list[str]:
+    """Words of instructions that their text encoder never saw.
 
     Args:
         conditionings: the dictionaries of the host's positive conditioning.
     """
-    unknown = dict.fromkeys(word for values in conditionings for word in values.get(UNKNOWN_KEY, ()))
+    return list(dict.fromkeys(word for values in conditionings for word in values.get(UNKNOWN_KEY, ())))
+
+
+def describe_unknown(conditionings) -> list[str]:
+    """A line on `unknown_words` for a run's report, where there are any."""
+    unknown = unknown_words(conditionings)
     if not unknown:
         return []
     return [

@@ -16,7 +16,7 @@ import node_helpers
 from ..footage.errors import FootageError
 from ..footage.regions import LATENT_KEY, latent_mask
 from ..footage.source_video import SourceVideo
-from ..model.known_words import describe_unknown
+from ..model.known_words import unknown_words
 from ..model.registration import SOURCE_KEY
 from .cfg_until import describe_cfg, end_cfg, steps_with_cfg
 from .edit_progress import EditProgress
@@ -150,7 +150,8 @@ def edit(
         del model
     if keeper is not None:
         keeper.finished()
-    say("\n".join(describe_unknown(values for _, values in positive)))
+    unknown = unknown_words(values for _, values in positive)
+    say(f"the small model does not know: {', '.join(unknown)}" if unknown else "")
     samples = part.sampled(samples)
     if redo is not None:
         whole = latent["samples"].clone()

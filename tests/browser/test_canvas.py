@@ -110,7 +110,7 @@ def test_the_sampler_says_what_is_to_be_known_when_it_is_done(page, drawn_by):
         )
         bring_into_view(page, "LIVEditSampler")
         press_run(page)
-        page.get_by_text("never trained on xyzzy").first.wait_for()
+        page.get_by_text("the small model does not know: xyzzy").first.wait_for()
         set_widgets(page, {"LIVEditSampler": {"steps": 200}, "CLIPTextEncode": {"text": "make it night"}})
         start_run(page)
         page.get_by_text(re.compile(r"step [3-9] of 200")).first.wait_for(timeout=120_000)

@@ -48,8 +48,8 @@ def pixels(page):
 
 
 def apart(a, b):
-    """Mean difference in the upper part, where nothing is written."""
-    return np.abs(a - b)[:80].mean()
+    """Mean difference."""
+    return np.abs(a - b).mean()
 
 
 def test_both_clips_at_the_same_time_code(player):
@@ -130,6 +130,62 @@ def test_side_by_side_playing_scrubbing_and_full_screen(player):
     page.wait_for_function("() => document.fullscreenElement?.classList.contains('liveditor-compare')", timeout=10_000)
     press(page, "f")
     page.wait_for_function("() => !document.fullscreenElement", timeout=10_000)
+
+
+def test_looking_closer(player):
+    """Around the middle, to and fro, dragged with shift, and by the wheel at a place that stays."""
+    page, (before, after) = player
+    press(page, "Home", *["+"] * 7)
+    at_frame(page, 0)
+    height, width = before.shape[1:3]
+    zoom, edge = 1.25**7, 0.5 - 0.5 / 1.25**7
+    rows, columns = (np.arange(size) for size in (height, width))
+    seen_rows, seen_columns = (
+        (edge * size + (x + 0.5) / zoom).astype(int) for x, size in ((rows, height), (columns, width))
+    )
+    expected = np.where(
+        (columns < width // 2)[None, :, None],
+        before[0][seen_rows][:, seen_columns],
+        after[0][seen_rows][:, seen_columns],
+    )
+    sides = np.abs(columns - width // 2) > 4
+    assert apart(pixels(page)[:, sides], expected[:, sides]) < 6
+    box = page.locator(CANVAS).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.keyboard.down("Shift")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - box["width"] * 2, y - box["height"] * 2, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    corner = after[0][-int(height / zoom / 2) :, -int(width / zoom / 4) :].mean(axis=(0, 1))  # as far as it goes
+    shown = pixels(page)[height // 2 :, -width // 4 :].mean(axis=(0, 1))
+    assert np.abs(shown - corner).max() < 6
+    press(page, "0")
+    assert apart(pixels(page)[:, : width // 2 - 4], before[0][:, : width // 2 - 4]) < 4
+    page.mouse.move(box["x"] + 0.25 * box["width"], y)
+    page.mouse.wheel(0, -100)
+    page.wait_for_timeout(200)
+    place = np.s_[height // 2 - 3 : height // 2 + 3, width // 4 - 3 : width // 4 + 3]
+    assert np.abs(pixels(page)[place].mean(axis=(0, 1)) - before[0][place].mean(axis=(0, 1))).max() < 8
+    assert apart(pixels(page)[:, : width // 2 - 4], before[0][:, : width // 2 - 4]) > 4
+    press(page, "0")
+
+
+def test_names(player):
+    page, _ = player
+    names = page.locator(".liveditor-compare .name")
+    assert names.all_text_contents() == ["before", "after"]
+    box = page.locator(CANVAS).bounding_box()
+    assert all(each.bounding_box()["height"] > 12 for each in names.all()), "of the page's own size"
+    left, right = (each.bounding_box() for each in names.all())
+    assert box["x"] <= left["x"] < right["x"] and right["x"] + right["width"] <= box["x"] + box["width"] + 1
+    page.evaluate("""() => { const node = app.graph.nodes.find(n => n.type === 'LIVEditCompareVideos');
+        const [output] = Object.values(app.nodeOutputs).filter(each => each.liveditor_compare);
+        const [clip] = output.liveditor_compare;
+        node.onExecuted({liveditor_compare: [{...clip, names: ['A: sparse', '']}]}); }""")
+    assert names.all_text_contents() == ["A: sparse", "after"]
+    page.wait_for_function("c => document.querySelector(c)?.dataset.frame === '0'", arg=CANVAS, timeout=20_000)
 
 
 def test_a_frame_that_stays_away_is_sought_again(player):
