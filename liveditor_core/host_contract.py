@@ -80,7 +80,7 @@ NEEDED = {
         "comfy_api.latest.io.NodeOutput(*args, ui)",
         "comfy_api.latest.io.Schema(*, node_id, display_name, category, inputs, outputs, hidden, description, "
         "search_aliases, is_output_node)",
-        "comfy_api.latest.io.String.Input(id, *, optional, tooltip, multiline, default, advanced)",
+        "comfy_api.latest.io.String.Input(id, *, display_name, optional, tooltip, multiline, default, advanced)",
         "comfy_api.latest.io.Vae.Input(id, *, tooltip)",
         "comfy_api.latest.io.Vae.Output()",
         "comfy_api.latest.io.Video",
@@ -164,6 +164,7 @@ NEEDED = {
         "comfy.model_base.WAN21.process_latent_in(latent)",
         "comfy.model_management.cast_to(weight, dtype, device)",
         "comfy.model_management.dtype_size(dtype)",
+        "comfy.model_management.get_torch_device()",
         "comfy.sd.load_lora_for_models(model, clip, lora, strength_model, strength_clip, *, lora_metadata)",
         "comfy.model_management.soft_empty_cache()",
         "comfy.model_patcher.ModelPatcher().current_patcher",
@@ -243,7 +244,6 @@ NEEDED = {
         "comfy.model_patcher.ModelPatcher.model_size()",
     ),
     (LOAD, SETTINGS, SAMPLER, RECORD): (
-        "comfy.model_management.get_torch_device()",
         "comfy.model_patcher.ModelPatcher.add_wrapper_with_key(wrapper_type, key, wrapper)",
         "comfy.model_patcher.ModelPatcher.remove_wrappers_with_key(wrapper_type, key)",
         "comfy.patcher_extension.WrappersMP.OUTER_SAMPLE",
@@ -296,7 +296,10 @@ OPTIONAL = {
         "comfy.ldm.wan.vae.WanVAE",
         "comfy.ldm.wan.vae.count_cache_layers(model)",
     ),
-    "quantised weights count as others in the estimate of memory": ("comfy.quant_ops.QuantizedTensor",),
+    "every fp8 layer rounds its input for itself, and the estimate of memory does not know of that": (
+        "comfy.quant_ops.QuantizedTensor(qdata, layout_cls, params)",
+        "comfy.quant_ops.get_layout_class(name)",
+    ),
     "failures of the GPU come in the host's words": (
         "comfy.model_management.ACCELERATOR_ERROR",
         "comfy.model_management.OOM_EXCEPTION",

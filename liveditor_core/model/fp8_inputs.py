@@ -15,7 +15,7 @@ from .foreign_launches import unrecorded
 from .layers import affine
 
 try:
-    from comfy.quant_ops import QuantizedTensor
+    from comfy.quant_ops import QuantizedTensor, get_layout_class
 except ImportError:
     QuantizedTensor = ()  # no layer has such weights
 
@@ -87,10 +87,5 @@ def product(layer, x):
 
 def _quantised(y, divisor, dtype):
     y = y.flatten(0, -2)
-    return QuantizedTensor(y, LAYOUT, _params(scale=divisor, orig_dtype=dtype, orig_shape=tuple(y.shape)))
-
-
-def _params(**values):
-    from comfy.quant_ops import get_layout_class
-
-    return get_layout_class(LAYOUT).Params(**values)
+    params = get_layout_class(LAYOUT).Params(scale=divisor, orig_dtype=dtype, orig_shape=tuple(y.shape))
+    return QuantizedTensor(y, LAYOUT, params)

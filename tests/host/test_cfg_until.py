@@ -138,7 +138,7 @@ def test_the_time_left_counts_calls_of_two_prompts_twice(run, tiny_model, monkey
     monkeypatch.setattr(edit_progress.time, "monotonic", lambda: sum(prompts_of(calls)))
     lines = []
     run(calls.model, cfg_until=0.5, say=lines.append, steps=8)
-    assert [line.rpartition("about ")[2] for line in lines] == [f"{left} s left" for left in (8, 6, 4, 3, 2, 1)]
+    assert [line.rpartition("about ")[2] for line in lines] == [*(f"{left} s left" for left in (8, 6, 4, 3, 2, 1)), ""]
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["both prompts at once", "one after the other"])
