@@ -532,6 +532,7 @@ def test_how_far_it_is_and_how_long_it_takes_is_said(run, monkeypatch):
     monkeypatch.setattr(edit_progress, "SAY_EVERY", 0)
     lines = []
     run(say=lines.append)
+    assert lines.pop() == "", "in the end there is nothing to say"
     assert len(lines) == 3 * STEPS - 2  # after the first call nothing can be said, and after the last nothing is left
     assert lines[0].startswith("step 1 of 3, window 3 of 3, about ") and lines[0].endswith(" s left")
     assert lines[-1].startswith("step 3 of 3, window 3 of 3, about ")
