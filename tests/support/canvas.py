@@ -6,6 +6,8 @@ import re
 import shutil
 import time
 
+import playwright.sync_api
+
 OWN_NODES = {
     "LoadLIVEditor",
     "EncodeSourceVideo",
@@ -133,8 +135,13 @@ def place_by_search(page, query, name):
     """The first that is found, alone on a new canvas."""
     page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     page.wait_for_function("() => app.graph.nodes.length === 0")
-    page.mouse.dblclick(900, 500)
-    page.get_by_role("combobox").fill(query)
+    search = page.get_by_role("combobox")
+    for _ in range(3):  # a busy page may take the two clicks for single ones
+        page.mouse.dblclick(900, 500)
+        with contextlib.suppress(playwright.sync_api.TimeoutError):
+            search.wait_for(timeout=10_000)
+            break
+    search.fill(query)
     page.get_by_role("option").first.filter(has_text=name).wait_for()
     page.keyboard.press("Enter")
     page.wait_for_function("() => app.graph.nodes.length === 1")

@@ -59,7 +59,7 @@ def main(pack):
     server.PromptServer(loop)  # the host is up before custom nodes are imported
     before = host_attributes()
     sys.addaudithook(audit)
-    start = time.perf_counter()
+    start = time.process_time()
     spec = importlib.util.spec_from_file_location("pack", f"{pack}/__init__.py", submodule_search_locations=[pack])
     module = sys.modules["pack"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -70,7 +70,7 @@ def main(pack):
         return await extension.get_node_list()
 
     loaded = loop.run_until_complete(load())
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     watching = False
     after = host_attributes()
     changed = [".".join(key) for key, value in before.items() if after.get(key) is not value]
