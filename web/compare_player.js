@@ -256,11 +256,11 @@ export function comparePlayer(words) {
     else root.requestFullscreen();
   }
 
-  /** Where on the picture a pointer is, 0..1 across and down; of either half where both are shown. */
+  /** Where on the picture a pointer is, 0..1 across and down; 1..2 across on the second where both are shown. */
   function placeOf(event) {
     const box = canvas.getBoundingClientRect();
     const x = (event.clientX - box.x) / box.width;
-    return [state.both ? (2 * x) % 1 : x, (event.clientY - box.y) / box.height];
+    return [state.both ? 2 * x : x, (event.clientY - box.y) / box.height];
   }
 
   let held = null; // where the picture was taken hold of to move it
@@ -285,7 +285,8 @@ export function comparePlayer(words) {
     if (event.ctrlKey || !root.contains(document.activeElement)) return;
     event.preventDefault();
     event.stopPropagation();
-    zoom(event.deltaY < 0 ? CLOSER : 1 / CLOSER, ...placeOf(event));
+    const [x, y] = placeOf(event);
+    zoom(event.deltaY < 0 ? CLOSER : 1 / CLOSER, x % 1, y);
   }, { passive: false });
   scrub.addEventListener("input", () => seek(Number(scrub.value)));
 

@@ -172,6 +172,29 @@ def test_looking_closer(player):
     press(page, "0")
 
 
+def test_dragging_past_the_middle_side_by_side(player):
+    """The picture follows the pointer, whichever half that is over."""
+    page, _ = player
+    box = page.locator(CANVAS).bounding_box()
+    press(page, "Home", "b", *["+"] * 4)
+    at_frame(page, 0)
+    y, step = box["y"] + box["height"] / 2, box["width"] / 20
+    middle = box["x"] + box["width"] / 2
+
+    def dragged(start):
+        press(page, "0", *["+"] * 4)
+        page.mouse.move(start, y)
+        page.mouse.down()
+        page.mouse.move(start - step, y, steps=4)
+        page.mouse.up()
+        page.wait_for_timeout(100)
+        return pixels(page)
+
+    within, across = dragged(middle - 2 * step), dragged(middle + step / 2)
+    press(page, "0", "b")
+    assert apart(within, across) < 3
+
+
 def test_names(player):
     page, _ = player
     names = page.locator(".liveditor-compare .name")
