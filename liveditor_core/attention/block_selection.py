@@ -60,12 +60,13 @@ def query_block_means(means, layout: TokenLayout):
     return torch.cat([means[:, :, :i], border, means[:, :, i + 2 :]], dim=2)
 
 
-def select_blocks(q_mean, k_mean, v_mean, *, layout: TokenLayout, config: SparseAttentionConfig, kernels):
+def select_blocks(q_mean, k_mean, v_mean, *, layout: TokenLayout, config: SparseAttentionConfig, kernels, source=None):
     """Apply the method's rules of retrieval, sharpness and exactness to block means.
 
     Args:
         q_mean, k_mean, v_mean: [B, H, KV blocks, D] fp32.
         kernels: a backend's module.
+        source: [B, H, K] int32, the KV blocks of the source that each head keeps; by the rule of retrieval if None.
 
     Returns:
         Selection, and the pooled residual [B, H, query blocks, D] fp32: what attention between block means answers.
@@ -77,8 +78,9 @@ def select_blocks(q_mean, k_mean, v_mean, *, layout: TokenLayout, config: Sparse
     sharpness = kernels.softmax_with_top_sums(attention, columns=n_t, top=min(counts.sharpness_top, n_t))
     residual = attention @ values
 
-    source, _ = kernels.split_largest(attention[:, :, :n_t, n_t:].sum(dim=2), count=counts.kept_source)
-    source = source + layout.num_target_kv_blocks
+    if source is None:
+        source, _ = kernels.split_largest(attention[:, :, :n_t, n_t:].sum(dim=2), count=counts.kept_source)
+        source = source + layout.num_target_kv_blocks
     order = -sharpness if config.dense_first == "flattest" else sharpness
     dense, sparse = kernels.split_largest(order, count=counts.dense_queries)
 

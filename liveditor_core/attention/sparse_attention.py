@@ -12,6 +12,7 @@ from .block_selection import pooled_residual, select_blocks, take_blocks
 from .config import SparseAttentionConfig
 from .differentiable_attention import differentiable_attention
 from .head_groups import all_heads, heads_by_length, in_groups
+from .kept_source import KeptSource
 from .plan import plan_attention
 from .token_layout import TokenLayout
 
@@ -28,6 +29,8 @@ def in_context_sparse_attention(
     out=None,
     needed=None,
     watch=None,
+    keep=None,
+    kept: KeptSource | None = None,
 ):
     """Self-attention over target and source tokens.
 
@@ -40,6 +43,10 @@ def in_context_sparse_attention(
         watch: called with the Selection and None, or with None and why attention is dense everywhere.
         needed: how many of the first tokens must be answered, all if None; the rest of the result may then hold
             anything.
+        keep: called with the KeptSource of this call.
+        kept: the source of an earlier call, in place of what q, k and v have of it, which may be anything: see
+            `with_room`. It is written into k and v, heads keep the source blocks that they kept there, and nothing but
+            the target is answered.
 
     Returns:
         [B, H, N, D], dtype of q.
@@ -66,19 +73,24 @@ def in_context_sparse_attention(
     cut = {"target": layout.target, "block_size": layout.block_size}
 
     # 1. Block means of q, k, v.
-    q_mean, k_mean, v_mean = (kernels.block_means(x, **cut) for x in (q, k, v))
+    if kept is None:
+        means = [kernels.block_means(x, **cut) for x in (q, k, v)]
+    else:
+        means = kept.means_beside(q, k, v, layout, kernels)
+        kept.fill_in(k, v, layout)
+        needed = layout.target
     out = torch.empty_like(q) if out is None else out
 
     if plan.dense_everywhere:
         if watch is not None:
             watch(None, plan.reasons[0])
-        residual = pooled_residual(q_mean, k_mean, v_mean, layout=layout)
-        blocks = (
-            torch.arange(layout.num_blocks, dtype=torch.int32, device=q.device).expand(*q.shape[:2], -1).contiguous()
-        )
+        if keep is not None:
+            keep(KeptSource.of(k, v, means, _blocks(layout.num_target_kv_blocks, layout.num_kv_blocks, q), layout))
+        residual = pooled_residual(*means, layout=layout)
+        blocks = _blocks(0, -(-(needed or layout.tokens) // layout.block_size), q)
         every_head = all_heads(q).view(q.shape[:2])
         for part in in_groups(q.shape[1], q, tokens=2 * layout.tokens * q.shape[0]):
-            answer = dense_attention(q[:, part], k[:, part], v[:, part]).flatten(0, 1)
+            answer = dense_attention(q[:, part, :needed], k[:, part], v[:, part]).flatten(0, 1)
             kernels.write_query_blocks(
                 answer,
                 head_index=every_head[:, part].flatten(),
@@ -92,28 +104,33 @@ def in_context_sparse_attention(
         return out
 
     # 2. Attention between the means chooses the blocks, and its own answer is the pooled residual.
-    chosen, residual = select_blocks(q_mean, k_mean, v_mean, layout=layout, config=config, kernels=kernels)
+    chosen, residual = select_blocks(
+        *means, layout=layout, config=config, kernels=kernels, source=None if kept is None else kept.blocks
+    )
     if watch is not None:
         watch(chosen, None)
     if needed is not None:
         chosen = chosen.for_queries_below(-(-needed // layout.block_size))
     sparse = chosen.sparse
+    # A kernel in 8 bits makes smaller copies of what is gathered.
+    copies = 1 if config.attention_bits == 16 else 1.5
     write = {"residual": residual, "gate": gate, "out": out, "block_size": layout.block_size}
 
     source_blocks = sparse.kv_set[:, :, layout.num_target_kv_blocks :].contiguous()
+    if keep is not None:
+        keep(KeptSource.of(k, v, means, source_blocks, layout))
     groups = heads_by_length(source_blocks, layout)
 
     # 3. The sparse half: exact and mean KV blocks in one softmax.
     if sparse.query_blocks.shape[-1] > 0:
-        k_mean, v_mean = (take_blocks(x, sparse.kv_set) for x in (k_mean, v_mean))
+        k_mean, v_mean = (take_blocks(x, sparse.kv_set) for x in means[1:])
         kernels.sparse_attention(q, k, v, k_mean=k_mean, v_mean=v_mean, blocks=sparse, target=layout.target, **write)
 
     # 4. The dense half: its query blocks against every token of the KV set.
     if chosen.dense_blocks.shape[-1] > 0:
         for same_length, length in groups():
-            for part in in_groups(
-                len(same_length), q, tokens=chosen.dense_blocks.shape[-1] * layout.block_size + length
-            ):
+            tokens = copies * (chosen.dense_blocks.shape[-1] * layout.block_size + length)
+            for part in in_groups(len(same_length), q, tokens=tokens):
                 head_index = same_length[part]
                 rows = kernels.gather_query_blocks(
                     q, head_index=head_index, query_blocks=chosen.dense_blocks, block_size=layout.block_size
@@ -126,3 +143,8 @@ def in_context_sparse_attention(
                 kernels.write_query_blocks(rows, head_index=head_index, query_blocks=chosen.dense_blocks, **write)
                 del rows, keys, values  # before the next group's are gathered
     return out
+
+
+def _blocks(first, end, q):
+    """The blocks from `first` on and before `end`, for every head.  # [B, H, end - first] int32"""
+    return torch.arange(first, end, dtype=torch.int32, device=q.device).expand(*q.shape[:2], -1).contiguous()

@@ -4,6 +4,7 @@ Registered once, before Wan's own T2V, so that every stock loader finds it.
 """
 
 import functools
+import math
 
 import torch
 
@@ -12,6 +13,9 @@ import comfy.model_base
 import comfy.model_management
 import comfy.supported_models
 
+from ..attention.kept_source import bytes_of_kept_source
+from ..attention.plan import plan_attention
+from ..attention.token_layout import TokenLayout
 from ..checkpoint.weights import SOURCE_EMBEDDING, UNUSED_WEIGHTS
 from . import finite, make_room
 from .memory_estimate import memory_of_call, widths_of
@@ -19,6 +23,14 @@ from .neighbours import refuse_foreign_conditionings, refuse_times
 from .transformer import LIVEditorModel
 
 SOURCE_KEY = "liveditor_source"
+KEPT_KEY = "liveditor_kept"  # in a conditioning: bytes that stay on the GPU for it from one call to the next
+
+
+class _Bytes(comfy.conds.CONDConstant):
+    """A number of bytes, which the host's estimates see as the size of a tensor."""
+
+    def size(self):
+        return [self.cond]
 
 
 class LIVEditor(comfy.model_base.WAN21):
@@ -49,7 +61,13 @@ class LIVEditor(comfy.model_base.WAN21):
                 torch.nn.functional.pad(cross_attn, (0, 0, 0, max(0, missing)))
             )
         out[SOURCE_KEY] = comfy.conds.CONDNoiseShape(self.process_latent_in(self._source(kwargs)))
+        if KEPT_KEY in kwargs:
+            out[KEPT_KEY] = _Bytes(kwargs[KEPT_KEY])
         return out
+
+    def extra_conds_shapes(self, **kwargs):
+        kept = {KEPT_KEY: [kwargs[KEPT_KEY]]} if KEPT_KEY in kwargs else {}
+        return super().extra_conds_shapes(**kwargs) | kept
 
     def _source(self, kwargs):
         """The source of one conditioning, checked against the latent to sample."""
@@ -73,16 +91,41 @@ class LIVEditor(comfy.model_base.WAN21):
 
         Args:
             input_shape: [B, 16, T, H, W].
+            cond_shapes: of the conditionings, by their keys.
         """
-        batch, _, frames, height, width = input_shape
-        _, patch_height, patch_width = self.diffusion_model.patch_size
-        tokens = 2 * frames * -(-height // patch_height) * -(-width // patch_width)
-        return self.memory_of_call(batch, tokens) + make_room.BETWEEN_BLOCKS
+        kept = sum(math.prod(each) for each in (cond_shapes or {}).get(KEPT_KEY, ()))
+        tokens = self._layout(input_shape).tokens
+        return self.memory_of_call(input_shape[0], tokens) + make_room.BETWEEN_BLOCKS + kept
 
     def memory_of_call(self, batch, tokens):
         """The same for so many tokens of target and source together."""
         dtype = self.get_dtype_inference()
         return memory_of_call(widths_of(self.diffusion_model, dtype), batch, tokens, dtype=dtype)
+
+    def memory_of_kept_source(self, shape, config, device):
+        """Bytes that stay on a device for each prompt where the source is not computed in every step.
+
+        Args:
+            shape: of the latent, [B, 16, T, H, W].
+            config: SparseAttentionConfig.
+
+        Raises:
+            BackendUnavailable: the backend that the settings name cannot run there.
+        """
+        model, layout, dtype = self.diffusion_model, self._layout(shape), self.get_dtype_inference()
+        head_dim = model.dim // model.num_heads
+        plan = plan_attention(layout=layout, config=config, device=device, dtype=dtype, head_dim=head_dim)
+        kept = layout.num_source_blocks if plan.dense_everywhere else config.counts(layout).kept_source
+        size = comfy.model_management.dtype_size(dtype)
+        return len(model.blocks) * bytes_of_kept_source(
+            layout, kept, num_heads=model.num_heads, head_dim=head_dim, size=size
+        )
+
+    def _layout(self, shape):
+        _, _, frames, height, width = shape
+        _, patch_height, patch_width = self.diffusion_model.patch_size
+        target = frames * -(-height // patch_height) * -(-width // patch_width)
+        return TokenLayout(target, source=target)
 
 
 class LIVEditorT2V(comfy.supported_models.WAN21_T2V):

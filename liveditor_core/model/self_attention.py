@@ -5,6 +5,7 @@ import torch
 from comfy.ldm.wan.model import WanSelfAttention, WanT2VCrossAttention
 
 from ..attention.config import SparseAttentionConfig
+from ..attention.kept_source import with_room
 from ..attention.observers import RECORD_KEY, followed
 from ..attention.sparse_attention import in_context_sparse_attention
 from .dense_attention import choose_dense_attention
@@ -30,15 +31,16 @@ class LIVEditorSelfAttention(WanSelfAttention):
             )
         )
 
-    def forward(self, x, freqs, layout, transformer_options, needed=None):
+    def forward(self, x, freqs, layout, transformer_options, needed=None, kept=None):
         """Attend.
 
         Args:
             x: [B, N, C] modulated input in the compute dtype, or Rounded with the answer of `alpha_1`; or a list that
                 holds nothing else, which is emptied, so that its memory is free again during attention.
             freqs: [1, N, 1, D / 2, 2, 2] fp32 rotations.
-            layout: TokenLayout of the N tokens.
+            layout: TokenLayout of the N tokens; where `kept` has the source, x and freqs are of the target's alone.
             needed: how many of the first tokens the caller will read, all if None; only they are given back.
+            kept: `source_reuse.OfBlock`, that takes or has the source; None for neither.
 
         Returns:
             [B, needed, C].
@@ -46,10 +48,16 @@ class LIVEditorSelfAttention(WanSelfAttention):
         x = x.pop() if isinstance(x, list) else x
         weight = x.dot if isinstance(x, Rounded) else self.alpha_1(x).squeeze(-1).float()
         gate = 0.5 * (torch.sigmoid(weight) - 0.5)
+
+        def whole(tokens):
+            return tokens if kept is None or kept.source is None else with_room(tokens, layout)
+
         q, k = (
-            _rotated(product(layer, x), norm, freqs) for layer, norm in ((self.q, self.norm_q), (self.k, self.norm_k))
+            whole(_rotated(product(layer, x), norm, freqs))
+            for layer, norm in ((self.q, self.norm_q), (self.k, self.norm_k))
         )
-        v = product(self.v, x).view(q.shape)
+        v = whole(product(self.v, x).view(*x.shape[:2], *q.shape[2:]))
+        gate = whole(gate)
         del x
 
         patches = transformer_options.get("patches", {}).get("attn1_patch", [])
@@ -62,6 +70,7 @@ class LIVEditorSelfAttention(WanSelfAttention):
             transformer_options,
             keep_q=bool(patches),
             needed=needed,
+            kept=kept,
         )
         x = x.transpose(1, 2).flatten(2)[:, :needed]
         for patch in patches:
@@ -85,7 +94,7 @@ class LIVEditorCrossAttention(WanT2VCrossAttention):
 
 @torch.compiler.disable
 @unrecorded
-def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed):
+def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed, kept=None):
     """Outside compiled graphs: they drop guards on transformer_options, so a changed setting would not reach them."""
     config = SparseAttentionConfig.from_options(transformer_options)
     dense = choose_dense_attention(
@@ -105,4 +114,6 @@ def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed):
             out=None if keep_q else q,
             needed=needed,
             watch=watch,
+            keep=None if kept is None or kept.source is not None else kept.keep,
+            kept=None if kept is None else kept.source,
         )

@@ -10,6 +10,7 @@ from . import finite
 from .block import LIVEditorBlock
 from .layers import cast_weights_to_input
 from .neighbours import has_replaced_layers, refuse_replaced_forward, warn_of_replaced_attention
+from .source_reuse import reuse_of_call
 
 
 class LIVEditorModel(WanModel):
@@ -74,7 +75,7 @@ class LIVEditorModel(WanModel):
             x, source: [B, 16, T, H, W] latents as the transformer sees them, H and W even.
             t: [B] model time, 0 to 1000; the model was trained on whole numbers, so it is floored.
             context: [B, L, 4096] text.
-            freqs: [1, 2 * tokens of x, 1, D / 2, 2, 2] fp32.
+            freqs: [1, tokens of x and source, 1, D / 2, 2, 2] fp32.
 
         Returns:
             [B, 16, T, H, W] fp32.
@@ -83,11 +84,8 @@ class LIVEditorModel(WanModel):
         x_input = x
         x = self.patch_embedding(x.float())
         grid_sizes = transformer_options["grid_sizes"] = x.shape[2:]
-        source = self.source_video_embedding_more_memory(source.float())
-        x, source = x.flatten(2).transpose(1, 2), source.flatten(2).transpose(1, 2)
-        layout = TokenLayout(target=x.shape[1], source=source.shape[1])
-        x = torch.cat([x, source], dim=1)
-        del source
+        x = x.flatten(2).transpose(1, 2)
+        layout = TokenLayout(target=x.shape[1], source=freqs.shape[1] - x.shape[1])
 
         e = self.time_embedding(sinusoidal_embedding_1d(self.freq_dim, t.floor().flatten()))
         e = e.reshape(t.shape[0], -1, e.shape[-1])
@@ -112,6 +110,14 @@ class LIVEditorModel(WanModel):
             or torch.compiler.is_compiling()
             or torch.is_grad_enabled()
         )
+        reuse = reuse_of_call(transformer_options, layout, x, len(self.blocks)) if private else None
+        target_alone = reuse is not None and reuse.has_source
+        if target_alone:
+            x, freqs = x.contiguous(), freqs[:, : layout.target]
+        else:
+            source = self.source_video_embedding_more_memory(source.float())
+            x = torch.cat([x, source.flatten(2).transpose(1, 2)], dim=1)
+        del source
         for i, block in enumerate(self.blocks):
             transformer_options["block_index"] = i
             if ("double_block", i) in blocks_replace:
@@ -133,7 +139,7 @@ class LIVEditorModel(WanModel):
                     {"original_block": block_wrap},
                 )["img"]
             else:
-                needed = layout.target if private and block is self.blocks[-1] else None
+                needed = layout.target if target_alone or private and block is self.blocks[-1] else None
                 x = block(
                     x,
                     e=e0,
@@ -143,6 +149,7 @@ class LIVEditorModel(WanModel):
                     transformer_options=transformer_options,
                     in_place=private,
                     needed=needed,
+                    kept=None if reuse is None else reuse.of_block(i),
                 )
             for patch in patches.get("double_block", []):
                 x = patch(

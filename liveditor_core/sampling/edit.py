@@ -13,11 +13,13 @@ import comfy.samplers
 import comfy.utils
 import node_helpers
 
+from ..attention.config import SparseAttentionConfig
 from ..footage.errors import FootageError
 from ..footage.regions import LATENT_KEY, latent_mask
 from ..footage.source_video import SourceVideo
 from ..model.known_words import unknown_words
-from ..model.registration import SOURCE_KEY
+from ..model.registration import KEPT_KEY, SOURCE_KEY
+from ..model.source_reuse import EVERY, REUSE_KEY, SourceReuse
 from .cfg_until import describe_cfg, end_cfg, steps_with_cfg
 from .edit_progress import EditProgress
 from .failures import forget_frames
@@ -55,6 +57,7 @@ def edit(
     keeping: Keeping | None = None,
     say=lambda line: None,
     cfg_until=1.0,
+    reuse_source=False,
 ):
     """Edit a source video; the same as the host's KSampler with `flow_unipc` and `wan_flow` where one window holds it.
 
@@ -69,6 +72,7 @@ def edit(
         say: gets a line now and then on how far the edit is, for the node at work, and in the end what is to be
             known of it, "" for nothing.
         cfg_until: share of the steps that run with cfg, rounded up; the others run with the positive prompt alone.
+        reuse_source: compute the source in every other step alone, where one window holds the clip.
 
     Returns:
         The host's LATENT, which remembers the mask; and the report of the run.
@@ -107,19 +111,28 @@ def edit(
     # What a mask keeps of windows' own first frames are pictures of their own, as in the source.
     start = source_latent if mask is not None and redo is None else part.of(latent["samples"])
     noise_mask = _noise_mask(part, cells, None if redo is None else (first, last), start.shape[3:])
-    asked, unwanted = (_conditioning(each, source, part, source_latent, in_windows) for each in (positive, negative))
+    of_prompts = {SOURCE_KEY: source_latent}
+    if reuse_source and (in_windows or foreign_windows is not None):
+        reuse_source = False
+        report.notes.append("source: computed in every step, since every window would have to keep its own")
+    elif reuse_source:
+        report.kept = of_prompts[KEPT_KEY] = _bytes_kept(model, source_latent)
+    asked, unwanted = (_conditioning(each, source, part, of_prompts, in_windows) for each in (positive, negative))
     keeper = report.keeper = _keeper(
         keeping,
         model,
         seed,
         report.notes.append,
-        settings=[steps, cfg, shift, guided],
+        every=EVERY if reuse_source else 1,
+        settings=[steps, cfg, shift, guided, reuse_source],
         conditionings=[positive, negative],
         tensors=[source_latent, start, noise_mask],
         windows=[window[:3] for window in part.windows],
     )
     done = 0 if keeper is None else keeper.step * len(part.windows) + keeper.window
     progress = EditProgress(model, steps, len(part.windows), done, say, double=guided)
+    if reuse_source:
+        report.reuse = model.model_options["transformer_options"][REUSE_KEY] = SourceReuse()
     if in_windows:
         report.notes.append(describe_windows(part.windows))
         model.model_options[HANDLER] = WindowHandler(part.windows, progress.window_done, keeper)
@@ -148,6 +161,8 @@ def edit(
         raise
     finally:
         del model
+        if report.reuse is not None:
+            report.reuse.clear()
     if keeper is not None:
         keeper.finished()
     unknown = unknown_words(values for _, values in positive)
@@ -212,8 +227,8 @@ def _spans(conditioning):
     return list(dict.fromkeys(entry[1][SPAN_KEY] for entry in conditioning if SPAN_KEY in entry[1]))
 
 
-def _conditioning(conditioning, source, part, source_latent, in_windows):
-    """With the source, and each instruction of a timeline on its own frames."""
+def _conditioning(conditioning, source, part, of_prompts, in_windows):
+    """With what all prompts share, the source above all, and each instruction of a timeline on its own frames."""
     spans = _spans(conditioning)
     require_within(spans, float(source.frames / source.fps))
     weights = dict(zip(spans, frame_weights(spans, source.latent_times()), strict=True)) if spans else {}
@@ -224,7 +239,7 @@ def _conditioning(conditioning, source, part, source_latent, in_windows):
                 "or the next line another time."
             )
     out = []
-    for text, values in node_helpers.conditioning_set_values(conditioning, {SOURCE_KEY: source_latent}):
+    for text, values in node_helpers.conditioning_set_values(conditioning, of_prompts):
         mask, area = values.get("mask"), values.get("area")
         if in_windows and (mask is not None and mask.shape[0] > 1 and mask.dim() == 3 or len(area or ()) > 4 + 1):
             raise FootageError(
@@ -235,7 +250,7 @@ def _conditioning(conditioning, source, part, source_latent, in_windows):
             shares = part.of(weights[values.pop(SPAN_KEY)].view(1, 1, -1, 1, 1))[0]  # [1, frames, 1, 1]
             if not shares.any():
                 continue  # of a range to redo
-            size = source_latent.shape[3:]
+            size = of_prompts[SOURCE_KEY].shape[3:]
             if mask is not None:
                 spatial = torch.nn.functional.interpolate(mask.reshape(-1, 1, *mask.shape[-2:])[:1], size)
                 shares = shares.to(spatial) * spatial
@@ -244,7 +259,13 @@ def _conditioning(conditioning, source, part, source_latent, in_windows):
     return out
 
 
-def _keeper(keeping, model, seed, say, **parts):
+def _bytes_kept(model, source_latent):
+    """For each prompt where the source is not computed in every step."""
+    config = SparseAttentionConfig.from_options(model.model_options["transformer_options"])
+    return model.model.memory_of_kept_source(source_latent.shape, config, model.load_device)
+
+
+def _keeper(keeping, model, seed, say, every, **parts):
     """The Keeper of a run, None where none is wanted or the run cannot be told from others."""
     if keeping is None:
         return None
@@ -256,7 +277,7 @@ def _keeper(keeping, model, seed, say, **parts):
     except Exception as error:  # weights of a kind that is not known: that must not cost the run
         say(f"its state is not kept: what decides the result cannot be told ({error})")
         return None
-    return Keeper(keeping.folder, key, seed, keeping.seconds, say)
+    return Keeper(keeping.folder, key, seed, keeping.seconds, say, every)
 
 
 def _set_shift(model, shift):

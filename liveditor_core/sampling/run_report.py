@@ -29,6 +29,8 @@ class RunReport:
         self.text = ""
         self.notes = []  # more lines, from what knows more about the run
         self.keeper = None  # of its state
+        self.reuse = None  # of its source, a SourceReuse
+        self.kept = 0  # bytes that it keeps for each prompt
         self._begin()
 
     def _begin(self):
@@ -83,15 +85,15 @@ class RunReport:
             f"  time: {each:.2f} s per step, the first {first:.2f} s, {whole:.1f} s in all",
         ]
         if on_gpu:
-            peak, estimate = (
-                torch.cuda.max_memory_allocated(device),
-                patcher.model.memory_of_call(shape[0], layout.tokens),
-            )
+            peak = torch.cuda.max_memory_allocated(device)
+            estimate = patcher.model.memory_of_call(shape[0], layout.tokens)
+            estimate += 0 if self.reuse is None else self.kept * self.reuse.prompts
             lines.append(
                 f"  memory: peak {peak / GIB:.1f} GiB on the GPU, {(peak - before) / GIB:.2f} GiB of it above "
                 f"the {before / GIB:.1f} GiB that lay there before, estimated {estimate / GIB:.2f} GiB"
             )
         lines += [f"  {note}" for note in self.notes]
+        lines += [] if self.reuse is None else [f"  {self.reuse.describe(self._model_calls)}"]
         lines += [f"  LoRA: {line}" for line in loras_of(patcher)]
         missing = "; ".join((*plan.reasons, *without))
         lines.append(f"  done without: {missing}" if missing else "  nothing was missing")
@@ -100,7 +102,7 @@ class RunReport:
 
     def needed(self, model):
         """Bytes that one call needs beside the weights, as far as a call has come to be."""
-        return None if self._what is None else model.memory_of_call(1, self._what[3].tokens)
+        return None if self._what is None else model.memory_of_call(1, self._what[3].tokens) + self.kept
 
     def _attention_seconds(self):
         """Of every call."""
@@ -137,7 +139,7 @@ def _sample_and_report(executor, guider, sigmas, extra_args, callback, noise, *a
         if callback is not None:
             callback(*state)
 
-    steps = len(sigmas) - 1
+    steps, begun = len(sigmas) - 1, 0 if report.keeper is None else report.keeper.step
     if steps < 1 or torch.is_grad_enabled():  # training comes this way too
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
     report.notes += describe_unknown(guider.conds.get("positive", ()))
@@ -146,10 +148,9 @@ def _sample_and_report(executor, guider, sigmas, extra_args, callback, noise, *a
             return executor(guider, sigmas, extra_args, each_step, noise, *args, **kwargs)
     except Exception as error:
         keeper = report.keeper
-        step = 1 + (len(step_times) if keeper is None else keeper.step)
         explained = explain(
             error,
-            f"step {min(step, steps)} of {steps}",
+            f"step {min(begun + len(step_times) + 1, steps)} of {steps}",
             report.needed(guider.inner_model),
             config,
             kept=keeper is not None and keeper.stopped(),

@@ -44,10 +44,11 @@ class Keeper:
         seed: of the run; the same goes for it.
         seconds: from one saving to the next.
         say: gets the lines for the run's report.
+        every: steps that belong together: a run goes on only where so many are finished.
     """
 
-    def __init__(self, folder: Path, key: str, seed: int, seconds: float, say):
-        self._folder, self._seconds, self._say = Path(folder), seconds, say
+    def __init__(self, folder: Path, key: str, seed: int, seconds: float, say, every: int = 1):
+        self._folder, self._seconds, self._say, self._every = Path(folder), seconds, say, every
         self._any_seed, self._seed, self._key = key, seed, f"{key}-{seed}"
         self._path = self._folder / f"{key[:32]}-{seed}{SUFFIX}"
         self._state = self._saved = self._resumed = self._read()
@@ -65,7 +66,7 @@ class Keeper:
 
     @property
     def step(self):
-        """How many steps are finished."""
+        """How many steps are finished where the run goes on, if it is stopped now."""
         return 0 if self._state is None else self._state.step
 
     @property
@@ -89,8 +90,9 @@ class Keeper:
 
     def step_done(self, step, tensors):
         """Args: as in State; the tensors must not be written to afterwards."""
-        self._state = State(step, tensors)
-        self._save_if_due()
+        if step % self._every == 0:
+            self._state = State(step, tensors)
+            self._save_if_due()
 
     def window_done(self, window, sums):
         """Args: as in State; the next window may be added to `sums`, if that cannot fail half done."""

@@ -88,7 +88,7 @@ def file_of(weights):
     return f"{weights}.gguf" if weights.startswith("gguf") else f"{weights}.safetensors"
 
 
-def prompt(row, steps, seed, small):
+def prompt(row, steps, seed, small, source_computed="in every step"):
     width, height, frames, weights = row
     text, vae = (
         ("liveditor_nano_text_encoder.safetensors", "liveditor_nano_vae.safetensors") if small else (TEXT_ENCODER, VAE)
@@ -127,6 +127,7 @@ def prompt(row, steps, seed, small):
                 "steps": steps,
                 "cfg": 2.5,
                 "shift": 6.0,
+                "source_computed": source_computed,
             },
         ),
         "decode": (
@@ -272,13 +273,12 @@ def run_rows(base, cap, rows, options):
                 make_clip(base / "input" / f"{width}x{height}x{frames}.mp4", width, height, frames)
                 foreseen = predicted(row, options.small)
                 print(f"foreseen: {foreseen}", flush=True)
-                first = server.run(prompt(row, options.steps, 1, options.small))
+                how = options.small, options.source_computed
+                first = server.run(prompt(row, options.steps, 1, *how))
                 vram_first = server.vram
                 print(f"first: {first[0]} s\n{first[1]}", flush=True)
                 seconds, report = (
-                    server.run(prompt(row, options.second_steps or options.steps, 2, options.small))
-                    if first[0]
-                    else first
+                    server.run(prompt(row, options.second_steps or options.steps, 2, *how)) if first[0] else first
                 )
                 name = {
                     "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
@@ -314,6 +314,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", required=True, help="rows separated by semicolons, in the order to run them")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--source-computed", default="in every step", choices=("in every step", "in every other step"))
     parser.add_argument("--second-steps", type=int, help="of the second edit of a row, where it shall have fewer")
     parser.add_argument(
         "--folder", type=Path, help="where to put the models, about 50 GB; those that are there are used again"

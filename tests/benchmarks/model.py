@@ -33,6 +33,7 @@ from liveditor.liveditor_core.checkpoint.quantise import fp8_scale, to_fp8  # no
 from liveditor.liveditor_core.checkpoint.weights import QUANTISED  # noqa: E402
 from liveditor.liveditor_core.model import registration  # noqa: E402
 from liveditor.liveditor_core.model.dense_attention import choose_dense_attention  # noqa: E402
+from liveditor.liveditor_core.model.source_reuse import REUSE_KEY, SourceReuse  # noqa: E402
 
 GIB = 2**30
 DEVICE = torch.device("cuda")
@@ -134,6 +135,22 @@ def measure(name, shape, patcher, repeats, offloaded=False, **how):
     return row
 
 
+def reusing(shape, patcher, repeats, config=SPARSE):
+    """A call that keeps its source and one that computes none, and how far apart their answers lie."""
+    model, sigmas, answers, rows = patcher.model, torch.tensor([0.8, 0.7, 0.0], device=DEVICE), [], []
+    kept, always = model.memory_of_kept_source(shape.latent.shape, config, DEVICE) / GIB, {REUSE_KEY: SourceReuse()}
+    for step, name in enumerate(("source kept", "source not computed")):
+        options = always | {"uuids": [0], "sample_sigmas": sigmas, "sigmas": sigmas[step : step + 1]}
+        row = measure(name, shape, patcher, repeats, config=config, options=options)
+        rows.append(row | {"estimate GiB": round(row["estimate GiB"] + (0 if step else kept), 2)})
+        answers.append(shape.call(model, config=config, options=options).float())
+    error = ((answers[1] - answers[0]).norm() / answers[0].norm()).item()
+    print(
+        f"  {kept:.2f} GiB kept; the same noise level without the source: relative difference {error:.2e}", flush=True
+    )
+    return rows
+
+
 def profile(shape, model):
     """Where one call's time goes: kernels by their share."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
@@ -177,14 +194,15 @@ def main():
     parser.add_argument(
         "--sizes",
         default="960x544x81",
-        help="WIDTHxHEIGHTxFRAMES, separated by commas; all but sparse, 8bit and offload is done for the first alone",
+        help="WIDTHxHEIGHTxFRAMES, separated by commas; all but sparse, 8bit, reuse and offload is done for the first "
+        "alone",
     )
     parser.add_argument("--weights", default="bf16", choices=("bf16", "fp8"))
     parser.add_argument(
         "--what",
         default="sparse,dense,host,profile",
-        help="of sparse, 8bit (attention), dense, host (its own Wan), compile, profile, offload (8 GiB of the weights "
-        "on the GPU, the others in RAM)",
+        help="of sparse, 8bit (attention), reuse (the source computed in every other call), dense, host (its own Wan), "
+        "compile, profile, offload (8 GiB of the weights on the GPU, the others in RAM)",
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--csv", type=Path)
@@ -207,6 +225,8 @@ def main():
             for kind, config in (("sparse", SPARSE), ("8bit", EIGHT_BIT), ("dense", DENSE)):
                 if kind in what and (kind != "dense" or name == options.sizes.split(",")[0]):
                     rows.append(measure(kind, shape, patcher, options.repeats, config=config))
+            if "reuse" in what:
+                rows += reusing(shape, patcher, options.repeats)
             if "profile" in what and name == options.sizes.split(",")[0]:
                 profile(shape, patcher.model)
             if "compile" in what and name == options.sizes.split(",")[0]:

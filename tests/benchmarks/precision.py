@@ -5,8 +5,8 @@
 
 PSNR to the exact edits of two clips, mean over all, and how many are nearest to what was asked. `attention`: the dense
 half in 16 and in 8 bits, by the kernel of the pack. `weights`: fp8 weights whose inputs the host rounds, or the pack
-once for all layers. `source`: in some steps the source's queries, keys, values and gates are those of a step before.
-Everything at the settings of the small model, sparse, whatever is faster.
+once for all layers. `source`: computed in every step or in every other one, at several SRR. Everything else at the
+settings of the small model, sparse, whatever is faster.
 """
 
 import argparse
@@ -25,17 +25,11 @@ sys.path.append(str(ROOT))  # last: its `nodes` is not ComfyUI's
 from liveditor.kernels import dense  # noqa: E402
 from liveditor.liveditor_core.checkpoint.convert import convert_checkpoint  # noqa: E402
 from liveditor.liveditor_core.model import fp8_inputs, load, self_attention  # noqa: E402
+from liveditor.nodes.live_edit_sampler import SOURCE_COMPUTED  # noqa: E402
 from liveditor.nodes.sparse_attention_settings import SparseAttentionSettings  # noqa: E402
 from training import evaluate, score  # noqa: E402
 
 OURS = "liveditor-int8-fp8"
-SOURCE = {
-    "in every step": lambda step: False,
-    "in every other step": lambda step: step % 2 == 1,
-    "in every other step from the fourth on": lambda step: step >= 4 and step % 2 == 1,
-    "in the first half of the steps": lambda step: step >= evaluate.RECOMMENDED["steps"] // 2,
-    "in the first step alone": lambda step: step >= 1,
-}
 
 
 class Edits:
@@ -47,16 +41,20 @@ class Edits:
         self.names = list(evaluate.EDITS)[:number]
         self.backend = "triton" if torch.cuda.is_available() else "pytorch"
 
-    def show(self, what, model, bits=16):
-        """Prints a line."""
+    def show(self, what, model, bits=16, srr=None, **sampling):
+        """Prints a line. SRR as recommended if None; `sampling` are inputs of LIVEdit Sampler."""
         self.small.model = model
-        settings = *evaluate.RECOMMENDED["ratios"], self.backend, "sharpest (as released)"
+        sar, recommended, flat_ratio = evaluate.RECOMMENDED["ratios"]
+        srr = recommended if srr is None else srr
+        settings = sar, srr, flat_ratio, self.backend, "sharpest (as released)"
         model = SparseAttentionSettings.execute(model, *settings, precision_of_attention=f"{bits} bit").result[0]
         found = []
         for source in self.sources:
             pixels = torch.stack(list(source.unedited(evaluate.AS_EDITED)))
             for name in self.names:
-                frames = self.small.frames_of(self.small.edit(model, source, evaluate.HELD_OUT[name][0]), source)
+                frames = self.small.frames_of(
+                    self.small.edit(model, source, evaluate.HELD_OUT[name][0], **sampling), source
+                )
                 found.append(score.score(frames, pixels, name))
         decibels, right = statistics.mean(each.decibels for each in found), sum(each.recognised for each in found)
         print(f"{what}: {decibels:.2f} dB, {right} of {len(found)} recognised", flush=True)
@@ -91,24 +89,9 @@ def weights(edits):
 
 
 def source(edits):
-    attend, model = self_attention._attend, edits.small.model
-    for name, kept in SOURCE.items():
-        step, cache = [-1], {}
-
-        def attend_kept(q, k, v, gate, layout, options, keep_q, needed, step=step, cache=cache, kept=kept):
-            block, first = options["block_index"], layout.target
-            step[0] += block == 0
-            if kept(step[0] % evaluate.RECOMMENDED["steps"]):
-                for x, before in zip((q, k, v), cache[block], strict=False):
-                    x[:, :, first:] = before
-                gate[:, first:] = cache[block][3]
-            else:
-                cache[block] = *(x[:, :, first:].clone() for x in (q, k, v)), gate[:, first:].clone()
-            return attend(q, k, v, gate, layout, options, keep_q, needed)
-
-        self_attention._attend = attend_kept
-        edits.show(f"source computed {name}", model)
-    self_attention._attend = attend
+    for srr in (1.0, 0.5, 0.25):
+        for computed in SOURCE_COMPUTED:
+            edits.show(f"SRR {srr}, source computed {computed}", edits.small.model, srr=srr, source_computed=computed)
 
 
 def main():

@@ -14,6 +14,7 @@ from liveditor.kernels import BackendUnavailable
 from liveditor.kernels.dispatch import MODULES, choose_backend, unavailable_reason
 from liveditor.liveditor_core.attention import head_groups
 from liveditor.liveditor_core.attention.config import SparseAttentionConfig
+from liveditor.liveditor_core.attention.kept_source import with_room
 from liveditor.liveditor_core.attention.sparse_attention import in_context_sparse_attention
 from liveditor.liveditor_core.attention.token_layout import TokenLayout
 
@@ -125,6 +126,25 @@ def test_the_whole_method(name, dtype, target, source):
             dense_attention=torch.nn.functional.scaled_dot_product_attention,
         )
     backend_checks.close(out[name], out["pytorch"], 1e-2)
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+@pytest.mark.parametrize("target, source", [(2040, 2040), (1024, 2048), (500, 700)])
+@pytest.mark.parametrize("name", BACKENDS)
+def test_with_the_source_that_a_call_left_behind(name, target, source, dense, monkeypatch):
+    """The target's answer is that of the call, and of nothing that was never written."""
+    case, layout, kept = Case((target, source, 2, 2, 128), torch.bfloat16, DEVICE), TokenLayout(target, source), []
+    how = {
+        "layout": layout,
+        "config": SparseAttentionConfig(backend="dense" if dense else name),
+        "dense_attention": torch.nn.functional.scaled_dot_product_attention,
+    }
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda x, *shape: x.new_full(shape, float("nan")))
+    whole = in_context_sparse_attention(case.q, case.k, case.v, case.gate, keep=kept.append, **how)[:, :, :target]
+    q, k, v = (with_room(x.transpose(1, 2)[:, :target], layout).transpose(1, 2) for x in (case.q, case.k, case.v))
+    gate = with_room(case.gate[:, :target], layout)
+    alone = in_context_sparse_attention(q, k, v, gate, kept=kept[0], **how)[:, :, :target]
+    backend_checks.close(alone, whole, 2e-3)
 
 
 @pytest.mark.parametrize(
