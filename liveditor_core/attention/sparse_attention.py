@@ -113,7 +113,7 @@ def in_context_sparse_attention(
         chosen = chosen.for_queries_below(-(-needed // layout.block_size))
     sparse = chosen.sparse
     # A kernel in 8 bits makes smaller copies of what is gathered.
-    copies = 1 if config.attention_bits == 16 else 1.5
+    copies = 1 if config.attention_bits == 16 else 2
     write = {"residual": residual, "gate": gate, "out": out, "block_size": layout.block_size}
 
     source_blocks = sparse.kv_set[:, :, layout.num_target_kv_blocks :].contiguous()

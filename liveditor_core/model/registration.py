@@ -94,7 +94,7 @@ class LIVEditor(comfy.model_base.WAN21):
             cond_shapes: of the conditionings, by their keys.
         """
         kept = sum(math.prod(each) for each in (cond_shapes or {}).get(KEPT_KEY, ()))
-        tokens = self._layout(input_shape).tokens
+        tokens = self.layout_of(input_shape).tokens
         return self.memory_of_call(input_shape[0], tokens) + make_room.BETWEEN_BLOCKS + kept
 
     def memory_of_call(self, batch, tokens):
@@ -112,7 +112,7 @@ class LIVEditor(comfy.model_base.WAN21):
         Raises:
             BackendUnavailable: the backend that the settings name cannot run there.
         """
-        model, layout, dtype = self.diffusion_model, self._layout(shape), self.get_dtype_inference()
+        model, layout, dtype = self.diffusion_model, self.layout_of(shape), self.get_dtype_inference()
         head_dim = model.dim // model.num_heads
         plan = plan_attention(layout=layout, config=config, device=device, dtype=dtype, head_dim=head_dim)
         kept = layout.num_source_blocks if plan.dense_everywhere else config.counts(layout).kept_source
@@ -121,7 +121,8 @@ class LIVEditor(comfy.model_base.WAN21):
             layout, kept, num_heads=model.num_heads, head_dim=head_dim, size=size
         )
 
-    def _layout(self, shape):
+    def layout_of(self, shape) -> TokenLayout:
+        """Of a latent, [B, 16, T, H, W], and its source."""
         _, _, frames, height, width = shape
         _, patch_height, patch_width = self.diffusion_model.patch_size
         target = frames * -(-height // patch_height) * -(-width // patch_width)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ..attention.kept_source import KeptSource
 from ..attention.observers import RECORD_KEY
 from ..attention.token_layout import TokenLayout
+from .kept_in_ram import KeptInRam
 
 REUSE_KEY = "liveditor_source_reuse"  # in transformer_options: the SourceReuse of a run
 EVERY = 2  # steps, of which the first computes the source
@@ -18,7 +19,8 @@ EVERY = 2  # steps, of which the first computes the source
 class SourceReuse:
     """What one run keeps. Calls on several GPUs, from several threads, may interleave."""
 
-    def __init__(self):
+    def __init__(self, in_ram=False):
+        self._in_ram = in_ram
         self._kept = {}  # by prompt, layout and device: the step, and a KeptSource of every block
         self.without = 0  # calls of the model that computed no source
 
@@ -26,7 +28,14 @@ class SourceReuse:
         """What a call in a step keeps or has; None for a call that does neither."""
         if step % EVERY == 0:
             for key in keys:
-                self._kept[key] = step, {}  # what was there is free before the call
+                _, before = self._kept.pop(key, (None, None))
+                if not self._in_ram:
+                    before = {}  # what was there is free before the call
+                elif before is None:
+                    before = KeptInRam(key[-1])
+                else:
+                    before.restart()
+                self._kept[key] = step, before
             return OfCall([self._kept[key][1] for key in keys], has_source=False)
         found = [self._kept.get(key, (None, {})) for key in keys]
         if any(when != step - 1 or len(kept) != blocks for when, kept in found):
@@ -41,12 +50,15 @@ class SourceReuse:
 
     def clear(self):
         """The run is over."""
+        for _, kept in self._kept.values():
+            kept.clear()
         self._kept.clear()
 
     def describe(self, calls):
         """For the report of a run of so many calls of the model."""
         if self.without:
-            return f"source: not computed in {self.without} of {calls} model calls"
+            where = "in RAM" if self._in_ram else "on the GPU"
+            return f"source: not computed in {self.without} of {calls} model calls, kept {where} from the step before"
         return (
             "source: computed in every step after all: another node patches or records the model, or there is one step"
         )

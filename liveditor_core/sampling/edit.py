@@ -17,6 +17,8 @@ from ..attention.config import SparseAttentionConfig
 from ..footage.errors import FootageError
 from ..footage.regions import LATENT_KEY, latent_mask
 from ..footage.source_video import SourceVideo
+from ..model.fit import fit, this_machine
+from ..model.kept_in_ram import ON_THE_GPU
 from ..model.known_words import unknown_words
 from ..model.registration import KEPT_KEY, SOURCE_KEY
 from ..model.source_reuse import EVERY, REUSE_KEY, SourceReuse
@@ -31,6 +33,8 @@ from .run_report import RunReport, report_run_into
 from .unfinished import Keeper
 from .window_handler import HANDLER, WindowHandler
 from .windows import DEFAULT, WindowSize, describe_windows
+
+LEFT_OF_RAM = 4 << 30  # bytes that a source kept there leaves
 
 
 class Keeping(NamedTuple):
@@ -116,7 +120,8 @@ def edit(
         reuse_source = False
         report.notes.append("source: computed in every step, since every window would have to keep its own")
     elif reuse_source:
-        report.kept = of_prompts[KEPT_KEY] = _bytes_kept(model, source_latent)
+        report.kept, in_ram = _place_to_keep(model, source_latent, len(positive) + (len(negative) if cfg != 1 else 0))
+        of_prompts[KEPT_KEY] = report.kept
     asked, unwanted = (_conditioning(each, source, part, of_prompts, in_windows) for each in (positive, negative))
     keeper = report.keeper = _keeper(
         keeping,
@@ -132,7 +137,7 @@ def edit(
     done = 0 if keeper is None else keeper.step * len(part.windows) + keeper.window
     progress = EditProgress(model, steps, len(part.windows), done, say, double=guided)
     if reuse_source:
-        report.reuse = model.model_options["transformer_options"][REUSE_KEY] = SourceReuse()
+        report.reuse = model.model_options["transformer_options"][REUSE_KEY] = SourceReuse(in_ram)
     if in_windows:
         report.notes.append(describe_windows(part.windows))
         model.model_options[HANDLER] = WindowHandler(part.windows, progress.window_done, keeper)
@@ -259,10 +264,20 @@ def _conditioning(conditioning, source, part, of_prompts, in_windows):
     return out
 
 
-def _bytes_kept(model, source_latent):
-    """For each prompt where the source is not computed in every step."""
-    config = SparseAttentionConfig.from_options(model.model_options["transformer_options"])
-    return model.model.memory_of_kept_source(source_latent.shape, config, model.load_device)
+def _place_to_keep(model, source_latent, prompts):
+    """Bytes of GPU memory that the source of each prompt takes until the next step, and whether it is kept in RAM.
+
+    It is where it would push weights off the GPU: those are read twice where two prompts go one after the other, and
+    slower.
+    """
+    options, shape, device = model.model_options["transformer_options"], source_latent.shape, model.load_device
+    kept = model.model.memory_of_kept_source(shape, SparseAttentionConfig.from_options(options), device)
+    machine, everything = this_machine(), prompts * kept
+    call = model.model.memory_of_call(1, model.model.layout_of(shape).tokens)
+    found = fit(model.model_size(), call + everything, machine)
+    in_ram = device.type == "cuda" and bool(found.in_ram) and machine.ram > everything + LEFT_OF_RAM
+    blocks = len(model.model.diffusion_model.blocks)
+    return kept * min(ON_THE_GPU, blocks) // blocks if in_ram else kept, in_ram
 
 
 def _keeper(keeping, model, seed, say, every, **parts):

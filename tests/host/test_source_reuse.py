@@ -14,9 +14,12 @@ from comfy.model_management import InterruptProcessingException
 from comfy_extras.nodes_easycache import EasyCacheNode
 from liveditor.liveditor_core.attention import kept_source
 from liveditor.liveditor_core.attention.config import OPTIONS_KEY, SparseAttentionConfig
+from liveditor.liveditor_core.model import kept_in_ram
+from liveditor.liveditor_core.model.fit import Machine
 from liveditor.liveditor_core.model.registration import SOURCE_KEY
 from liveditor.liveditor_core.model.self_attention import LIVEditorSelfAttention
 from liveditor.liveditor_core.model.source_reuse import REUSE_KEY, SourceReuse
+from liveditor.liveditor_core.sampling import edit as edits
 from liveditor.liveditor_core.sampling.edit import Keeping, edit
 from liveditor.liveditor_core.sampling.instructions import SPAN_KEY, Span
 from liveditor.liveditor_core.sampling.windows import WindowSize
@@ -236,6 +239,51 @@ def test_what_is_kept_is_foreseen_and_gone_after_the_run(run, tiny_model, latent
     shape = latent.shape
     of_one = tiny_model.model.memory_of_kept_source(shape, SparseAttentionConfig(), torch.device("cpu"))
     assert 2 * of_one == size
+
+
+@pytest.mark.parametrize("stop_after", [None, 3])
+def test_kept_in_ram_is_the_same_and_gone_after_the_run(run, tiny_model, monkeypatch, stop_after):
+    exact, _ = run(tiny_model)
+    monkeypatch.setattr(edits, "_place_to_keep", lambda *_: (0, True))
+    made, make = [], kept_in_ram.KeptInRam._make_place
+
+    def watched(self, source):
+        make(self, source)
+        made.append(weakref.ref(self._buffers[-1][0]))
+
+    monkeypatch.setattr(kept_in_ram.KeptInRam, "_make_place", watched)
+    if stop_after is None:
+        got, report = run(tiny_model)
+        assert torch.equal(got, exact) and "not computed in 3 of 6 model calls, kept in RAM" in report
+        assert len(made) == 2 * len(tiny_model.model.diffusion_model.blocks), "the same RAM serves every step"
+    else:
+        with pytest.raises(InterruptProcessingException):
+            run(Calls(tiny_model, stop_after).model)
+        assert made
+    gc.collect()
+    assert not any(ref() is not None for ref in made)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "ram", "device", "wanted"),
+    [
+        (80, 64, "cuda", False),  # weights and what is kept fit
+        (24, 64, "cuda", True),
+        (24, 12, "cuda", False),  # in neither: the host moves weights
+        (None, 64, "cpu", False),
+    ],
+)
+def test_where_it_is_kept(tiny_model, monkeypatch, gpu, ram, device, wanted):
+    """By the numbers of the 14B in fp8 at 960x544, 81 frames, two prompts."""
+    model, gib = tiny_model.clone(), 2**30
+    model.load_device = torch.device(device)
+    monkeypatch.setattr(model, "model_size", lambda: int(13.5 * gib), raising=False)
+    monkeypatch.setattr(model.model, "memory_of_call", lambda *_: int(4.94 * gib))
+    monkeypatch.setattr(model.model, "memory_of_kept_source", lambda *_: int(5.59 * gib))
+    machine = Machine(gpu and gpu * gib, ram * gib, 64 * gib)
+    monkeypatch.setattr(edits, "this_machine", lambda: machine)
+    on_gpu, in_ram = edits._place_to_keep(model, torch.zeros(1, 16, 5, 20, 28), 2)
+    assert in_ram == wanted and on_gpu == int(5.59 * gib)  # with two blocks all of it may lie there at once
 
 
 def test_in_a_graph(client, edit_prompt):
