@@ -100,6 +100,9 @@ NEEDED = {
     MODEL_NODES: (
         "folder_paths.get_user_directory()",
         "comfy.cli_args.args",
+        "comfy.conds.CONDConstant",
+        "comfy.conds.CONDConstant().cond",
+        "def comfy.conds.CONDConstant.size()",
         "comfy.conds.CONDNoiseShape(cond)",
         "comfy.conds.CONDRegular(cond)",
         "comfy.ldm.common_dit.pad_to_patch_size(img, patch_size)",
@@ -156,6 +159,7 @@ NEEDED = {
         "comfy.model_base.WAN21().diffusion_model",
         "def comfy.model_base.WAN21._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)",
         "def comfy.model_base.WAN21.extra_conds(**kwargs)",
+        "def comfy.model_base.WAN21.extra_conds_shapes(**kwargs)",
         "comfy.model_base.WAN21.get_dtype()",
         "comfy.model_base.WAN21.get_dtype_inference()",
         "comfy.model_base.WAN21().manual_cast_dtype",
@@ -163,6 +167,8 @@ NEEDED = {
         "comfy.model_base.WAN21().model_config",
         "comfy.model_base.WAN21.process_latent_in(latent)",
         "comfy.model_management.cast_to(weight, dtype, device)",
+        "comfy.model_management.pin_memory(tensor)",
+        "comfy.model_management.unpin_memory(tensor)",
         "comfy.model_management.dtype_size(dtype)",
         "comfy.model_management.get_torch_device()",
         "comfy.sd.load_lora_for_models(model, clip, lora, strength_model, strength_clip, *, lora_metadata)",
@@ -235,7 +241,7 @@ NEEDED = {
         "comfy.sd.VAE().vae_dtype",
         "comfy.sd.VAE.vae_output_dtype()",
     ),
-    (LOAD, SETTINGS): (
+    (LOAD, SETTINGS, SAMPLER): (
         "comfy.model_management.current_loaded_models",
         "comfy.model_management.extra_reserved_memory()",
         "comfy.model_management.get_free_memory(dev)",
@@ -260,6 +266,7 @@ NEEDED = {
         "def comfy.context_windows.ContextHandlerABC.should_use_context(model, conds, x_in, timestep, model_options)",
         "comfy.context_windows.create_prepare_sampling_wrapper(model)",
         "comfy.model_base.WAN21().model_sampling",
+        "comfy.model_patcher.ModelPatcher().load_device",
         "comfy.model_patcher.ModelPatcher().patches",
         "comfy.model_patcher.ModelPatcher.get_additional_models_with_key(key)",
         "comfy.patcher_extension.CallbacksMP.ON_CLONE",

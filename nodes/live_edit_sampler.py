@@ -163,8 +163,8 @@ class LIVEditSampler(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="In every other step: what the model knows of the source is kept for the step that "
-                    "follows, which takes half the time; an edit takes a quarter less and changes little. Needs more "
-                    "GPU memory, and a clip that fits in one window. Released: in every step.",
+                    "follows, which takes half the time and changes little. Needs more memory, and a clip that fits "
+                    "in one window. Released: in every step.",
                 ),
             ],
             outputs=[

@@ -112,13 +112,13 @@ class LIVEditor(comfy.model_base.WAN21):
         Raises:
             BackendUnavailable: the backend that the settings name cannot run there.
         """
-        model, layout, dtype = self.diffusion_model, self.layout_of(shape), self.get_dtype_inference()
-        head_dim = model.dim // model.num_heads
+        transformer, layout, dtype = self.diffusion_model, self.layout_of(shape), self.get_dtype_inference()
+        head_dim = transformer.dim // transformer.num_heads
         plan = plan_attention(layout=layout, config=config, device=device, dtype=dtype, head_dim=head_dim)
         kept = layout.num_source_blocks if plan.dense_everywhere else config.counts(layout).kept_source
         size = comfy.model_management.dtype_size(dtype)
-        return len(model.blocks) * bytes_of_kept_source(
-            layout, kept, num_heads=model.num_heads, head_dim=head_dim, size=size
+        return len(transformer.blocks) * bytes_of_kept_source(
+            layout, kept, num_heads=transformer.num_heads, head_dim=head_dim, size=size
         )
 
     def layout_of(self, shape) -> TokenLayout:

@@ -137,17 +137,17 @@ def measure(name, shape, patcher, repeats, offloaded=False, **how):
 
 def reusing(shape, patcher, repeats, config=SPARSE):
     """A call that keeps its source and one that computes none, and how far apart their answers lie."""
-    model, sigmas, answers, rows = patcher.model, torch.tensor([0.8, 0.7, 0.0], device=DEVICE), [], []
-    kept, always = model.memory_of_kept_source(shape.latent.shape, config, DEVICE) / GIB, {REUSE_KEY: SourceReuse()}
-    for step, name in enumerate(("source kept", "source not computed")):
-        options = always | {"uuids": [0], "sample_sigmas": sigmas, "sigmas": sigmas[step : step + 1]}
-        row = measure(name, shape, patcher, repeats, config=config, options=options)
-        rows.append(row | {"estimate GiB": round(row["estimate GiB"] + (0 if step else kept), 2)})
-        answers.append(shape.call(model, config=config, options=options).float())
-    error = ((answers[1] - answers[0]).norm() / answers[0].norm()).item()
-    print(
-        f"  {kept:.2f} GiB kept; the same noise level without the source: relative difference {error:.2e}", flush=True
-    )
+    model, sigmas, rows = patcher.model, torch.tensor([0.8, 0.7, 0.0], device=DEVICE), []
+    kept = model.memory_of_kept_source(shape.latent.shape, config, DEVICE) / GIB
+    for place in ("on the GPU", "in RAM"):
+        reuse, answers = SourceReuse(in_ram=place == "in RAM"), []
+        for step, name in enumerate((f"source kept {place}", "source not computed")):
+            options = {REUSE_KEY: reuse, "uuids": [0], "sample_sigmas": sigmas, "sigmas": sigmas[step : step + 1]}
+            rows.append(measure(name, shape, patcher, repeats, config=config, options=options))
+            answers.append(shape.call(model, config=config, options=options).float())
+        error = ((answers[1] - answers[0]).norm() / answers[0].norm()).item()
+        print(f"  {kept:.2f} GiB kept; the same noise level without the source: relative difference {error:.2e}")
+        reuse.clear()
     return rows
 
 
