@@ -5,6 +5,7 @@
     python tasks.py test             run all tests
     python tasks.py lint             check format and lint of Python and JavaScript; --fix writes what can be written
     python tasks.py serve            start that ComfyUI with this pack, to open in a browser
+    python tasks.py batch JOBS       edit a folder of clips, or a list of them; --help says how
     python tasks.py bench            time attention on this machine's NVIDIA GPU: table, CSV, plots
     python tasks.py python SCRIPT    run a script in that environment, with ComfyUI importable
 
@@ -293,13 +294,20 @@ def bench(arguments):
     )
 
 
+def batch(arguments):
+    """The pack's batch, in this environment's ComfyUI."""
+    set_up()
+    place = [] if arguments[:1] in (["status"], ["retry"]) else ["--comfyui", COMFYUI, "--base", RUN]
+    return in_environment("-m", "batch", *arguments, *map(str, place), python_path=[ROOT])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("edit", "test", "lint", "serve", "bench", "python"))
+    parser.add_argument("command", choices=("edit", "test", "lint", "serve", "batch", "bench", "python"))
     parser.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
-        help="edit, serve and bench: --help lists them; test: pytest's; python: the script and its own",
+        help="edit, serve, batch and bench: --help lists them; test: pytest's; python: the script and its own",
     )
     options = parser.parse_args()
     try:
@@ -309,6 +317,8 @@ def main():
             return lint(options.arguments)
         if options.command == "bench":
             return bench(options.arguments)
+        if options.command == "batch":
+            return batch(options.arguments)
         set_up()
         if options.command == "python":
             return in_environment(*options.arguments, python_path=[COMFYUI])

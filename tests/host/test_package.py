@@ -145,6 +145,7 @@ def test_the_package_holds_what_users_need_and_no_more(package):
         "__init__.py",
         "nodes",
         "liveditor_core",
+        "batch",
         "kernels",
         "workflows",
         "subgraphs",

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(
     path
-    for pattern in ("*.py", "nodes/*.py", "liveditor_core/**/*.py", "kernels/**/*.py")
+    for pattern in ("*.py", "nodes/*.py", "liveditor_core/**/*.py", "kernels/**/*.py", "batch/*.py")
     for path in ROOT.glob(pattern)
     if path.name != "tasks.py"
 )

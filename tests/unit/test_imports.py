@@ -8,7 +8,7 @@ import pytest
 from shipped import ROOT, SHIPPED
 
 HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "node_helpers"}
-OPTIONAL = {"triton", "tilelang", "flash_attn", "flash_attn_interface", "huggingface_hub", "gguf"}
+OPTIONAL = {"triton", "tilelang", "flash_attn", "flash_attn_interface", "huggingface_hub", "gguf", "comfy_cli"}
 # Packages that a room may import, and rooms of this project; a room may always import itself. Rooms import downwards.
 # The host's `nodes` and `comfy_extras` are nobody's: their classes change from one version to the next.
 CORE = "liveditor_core"
@@ -25,12 +25,13 @@ ALLOWED = {
     f"{CORE}/model": HOST | {"torch", CORE, f"{CORE}/attention", f"{CORE}/checkpoint", "kernels"},
     f"{CORE}/vae": {"comfy", "folder_paths", "torch", CORE, f"{CORE}/footage"},
     f"{CORE}/footage": {"comfy_api", "torch", "av", "numpy", "scipy"},
-    f"{CORE}/checkpoint": {"torch", "numpy", "safetensors", "tqdm", "huggingface_hub", "gguf"},
+    f"{CORE}/checkpoint": {"torch", "numpy", "safetensors", "tqdm", "huggingface_hub", "gguf", "comfy_cli"},
     f"{CORE}/attention": {"torch", "kernels"},
     "kernels": {"torch", "kernels/triton_backend", "kernels/tilelang_backend"},
     "kernels/triton_backend": {"torch", "triton"},
     "kernels/triton_int8_fp8": {"torch", "triton"},
     "kernels/tilelang_backend": {"torch", "tilelang"},
+    "batch": {"aiohttp", "psutil", "tqdm", "comfy_cli"},  # it drives servers, and imports nothing of what runs in them
 }
 # Numbers that PyAV gives as one kind or another by its version; pyav.py makes one of them.
 RATIONALS = {"time_base", "average_rate", "base_rate", "guessed_rate", "sample_aspect_ratio", "display_aspect_ratio"}

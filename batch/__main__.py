@@ -1,0 +1,209 @@
+"""python -m batch JOBS --out FOLDER: edit many clips, with ComfyUI's Python, in the pack's folder."""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from .driver import WORK, Driver, work_folder
+from .errors import BatchError
+from .graph import DEFAULT, ROOT, fill_in, read_graph
+from .jobs import read_jobs, value_of
+from .journal import DONE, FAILED, FILE, QUEUED, RUNNING, Journal
+from .local_pool import LocalWorker
+from .progress import Bars
+from .server import ComfyUI, Server
+
+DESCRIPTION = """Edit many clips: a folder or a list of jobs in, a folder of edits out.
+
+  python -m batch clips/ --instruction "make it snow" --out edits/
+  python -m batch jobs.csv --out edits/          columns: video, instruction, and inputs as LIVEditSampler.seed
+  python -m batch status edits/
+  python -m batch retry edits/ [NAME ...]        failed jobs once more, all or some
+
+Start the same again after whatever happened: what is done is skipped, what was begun goes on. edits/index.html shows
+all of it."""
+RUN = "run.json"  # in the work folder: the last command line
+ALL_DONE, SOME_FAILED, WRONG, ENDED_EARLY = 0, 1, 2, 3
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        prog="python -m batch", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("jobs", type=Path, help="a folder of videos, a .csv or a .jsonl")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--instruction", help="for every clip that has none of its own")
+    parser.add_argument(
+        "--workflow",
+        type=Path,
+        default=DEFAULT,
+        help="a workflow file, of the canvas or exported for the API, with one Load Video, LIVEdit Sampler and Save "
+        "Video (default: the 14B with the released settings)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.INPUT=VALUE",
+        help="an input of the workflow for all jobs, as LoadLIVEditor.checkpoint=liveditor_14b_fp8.safetensors",
+    )
+    parser.add_argument("--gpus", help="numbers of the GPUs to use, as 0,1 (default: all)")
+    parser.add_argument("--workers", type=int, help="how many, where there is no NVIDIA GPU (default: 1)")
+    parser.add_argument(
+        "--comfyui", type=Path, default=ROOT.parents[1], help="folder of ComfyUI (default: this pack's)"
+    )
+    parser.add_argument("--base", type=Path, help="ComfyUI's base directory, where that is another")
+    parser.add_argument("--server", default="", help="more arguments for ComfyUI, in one string")
+    parser.add_argument("--leave-free", type=float, default=2.0, metavar="GIB", help="of the disk (default: 2)")
+    parser.add_argument(
+        "--hang-after",
+        type=float,
+        default=30.0,
+        metavar="MINUTES",
+        help="without a word from a server it is started again (default: 30)",
+    )
+    return parser.parse_args(arguments)
+
+
+def _setting(text):
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise BatchError(f"--set {text}: must be NODE.INPUT=VALUE.")
+    return name, value_of(value)
+
+
+def gpus():
+    """Numbers of the NVIDIA GPUs of this machine."""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return listed.stdout.split()
+
+
+def edit(arguments):
+    """Do what the command line says."""
+    options = parse(arguments)
+    jobs, settings = read_jobs(options.jobs, options.instruction), dict(_setting(text) for text in options.set)
+    if not (options.comfyui / "main.py").is_file():
+        raise BatchError(f"{options.comfyui}: there is no ComfyUI. Say where it is: --comfyui FOLDER.")
+    names = options.gpus.split(",") if options.gpus else gpus()
+    extra = shlex.split(options.server)
+    if not names:
+        names = [None] * (options.workers or 1)
+        if sys.platform != "darwin" and not Path("/dev/kfd").exists() and "--cpu" not in extra:
+            extra.append("--cpu")
+    comfyui = ComfyUI(options.comfyui.resolve(), options.base and options.base.resolve(), arguments=tuple(extra))
+    work = work_folder(options.out)
+    workers = [
+        LocalWorker(
+            f"worker {i}" if gpu is None else f"GPU {gpu}",
+            comfyui,
+            (work / f"worker_{i if gpu is None else gpu}").resolve(),
+            (work / "user").resolve(),
+            gpu,
+        )
+        for i, gpu in enumerate(names)
+    ]
+    bars = Bars([worker.name for worker in workers])
+    graph = read_graph(options.workflow, lambda: _object_info(comfyui, work))
+    graph = fill_in(graph, "", settings)
+    driver = Driver(
+        options.out,
+        graph,
+        comfyui.models,
+        left_free=int(options.leave_free * 2**30),
+        silence=60 * options.hang_after,
+        see=bars,
+    )
+    try:
+        twice = driver.plan(jobs)
+        (work / RUN).write_text(json.dumps({"folder": os.getcwd(), "arguments": arguments}), encoding="utf-8")
+        if twice:
+            bars.say(f"{twice} of {len(jobs)} jobs are the same as others")
+        why = driver.run(workers)
+        counts = driver.journal.counts(driver.keys)
+    finally:
+        bars.close()
+        for worker in workers:
+            worker.close()
+        driver.close()
+    print(f"{_in_words(counts)}. {(options.out / 'index.html').resolve()}")
+    if why:
+        print(why, file=sys.stderr)
+        return ENDED_EARLY
+    return SOME_FAILED if counts[FAILED] else ALL_DONE
+
+
+def status(out):
+    """Jobs by state, those at work and the failed ones with what they say."""
+    journal = _journal(out)
+    rows = journal.all()
+    print(f"{_in_words(journal.counts())}.")
+    for row in rows:
+        if row["state"] in (RUNNING, FAILED):
+            print(f"{row['state']}: {row['name']} {row['message'] or row['worker']}")
+    journal.close()
+    return SOME_FAILED if any(row["state"] == FAILED for row in rows) else ALL_DONE
+
+
+def retry(out, names):
+    """Failed jobs once more, with the arguments of the last run."""
+    journal = _journal(out)
+    failed = {row["name"]: row["key"] for row in journal.all() if row["state"] == FAILED}
+    unknown = [name for name in names if name not in failed]
+    if unknown:
+        raise BatchError(f"{', '.join(unknown)}: no such job failed. `status` names those that did.")
+    for name in names or failed:
+        journal.retry(failed[name])
+    journal.close()
+    last = json.loads((out / WORK / RUN).read_text(encoding="utf-8"))
+    os.chdir(last["folder"])  # its paths may be relative
+    return edit(last["arguments"])
+
+
+def _journal(out):
+    if not (out / WORK / FILE).is_file():
+        raise BatchError(f"{out}: no batch has run here.")
+    return Journal(out / WORK)
+
+
+def _object_info(comfyui, work):
+    """What ComfyUI says of its nodes, from a server for that alone."""
+    server = Server(comfyui, work / "conversion", work / "user", None)
+    server.start()
+    try:
+        return server.ask("object_info")
+    finally:
+        server.stop()
+
+
+def _in_words(counts):
+    return (
+        ", ".join(f"{counts[state]} {state}" for state in (DONE, FAILED, RUNNING, QUEUED) if counts[state]) or "no jobs"
+    )
+
+
+def main(arguments):
+    try:
+        if arguments[:1] == ["status"] and len(arguments) == 2:
+            return status(Path(arguments[1]))
+        if arguments[:1] == ["retry"] and len(arguments) >= 2:
+            return retry(Path(arguments[1]), arguments[2:])
+        return edit(arguments)
+    except BatchError as error:
+        print(f"batch: {error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        print("batch: stopped", file=sys.stderr)
+        return ENDED_EARLY
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

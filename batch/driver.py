@@ -1,0 +1,216 @@
+"""Hands jobs to workers until none is left, and writes down what becomes of them."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+from .errors import BatchError, DiskFull, Interrupted, JobFailed, ServerDidNotStart, ServerDied, WorkerDied
+from .graph import fill_in
+from .jobs import key_of, name_of
+from .journal import DONE, FAILED, QUEUED, RUNNING, Journal
+from .page import write_page
+from .table import write_table
+from .worker import UNFINISHED, Task
+
+WORK = ".batch"  # in the output folder: journal, workers' folders, unfinished edits
+LOCK = "driver.lock"
+MOST_FALSE_STARTS = 2  # of a worker's server in a row, before the worker is given up
+PAGE_EVERY = 5.0  # seconds at least between two writings of the page
+
+
+class Driver:
+    """Of one output folder, which no other driver may use at the same time.
+
+    Args:
+        out: the output folder.
+        graph: the workflow, in API format.
+        models: folder of the models.
+        left_free: bytes of the disk below which no further job begins.
+        silence: seconds without a word from a server after which it counts as hung.
+        see: what shows progress, see `Bars`.
+    """
+
+    def __init__(self, out: Path, graph: dict, models: Path, *, left_free: int, silence: float, see):
+        self.out, self._graph, self._models = Path(out), graph, models
+        self._left_free, self._silence, self._see = left_free, silence, see
+        self._work = work_folder(self.out)
+        self._lock = _Lock(self._work / LOCK)
+        self.journal = Journal(self._work)
+        self._changed = threading.Condition()
+        self._stopping, self._why = False, ""
+        self._page_due = 0.0
+
+    def plan(self, jobs):
+        """Write jobs into the journal; what is done and whole stays done, what was begun is queued again.
+
+        Raises:
+            BatchError: a job sets an input that there is not.
+        """
+        planned = {}
+        for job in jobs:
+            key = key_of(job, self._graph, self.journal.digest(job.clip), self._models)
+            planned.setdefault(key, (key, name_of(job, key), job._replace(clip=job.clip.resolve())))
+        self.journal.add(planned.values())
+        self.keys = set(planned)
+        for row in self.journal.all():
+            if row["state"] == RUNNING:  # of a driver that ended
+                self.journal.put_back(row["key"], "begun before; the driver ended")
+            elif row["state"] == DONE and row["key"] in self.keys and not self._is_whole(row):
+                self.journal.put_back(row["key"], "its result was gone or changed")
+        for left in self.out.glob(f"*{UNFINISHED}"):
+            left.unlink(missing_ok=True)
+        return len(jobs) - len(planned)
+
+    def run(self, workers):
+        """Do all jobs; comes back when none is left that could be done.
+
+        Returns:
+            Why it ended before all jobs were tried; "" if it did not.
+        """
+        counts = self.journal.counts(self.keys)
+        self._see.begin(len(self.keys), counts[DONE] + counts[FAILED])
+        threads = [threading.Thread(target=self._serve, args=(worker,), daemon=True) for worker in workers]
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads):
+                time.sleep(0.1)  # not join(): ^C must come through
+                if time.monotonic() >= self._page_due:
+                    self._write()
+        except KeyboardInterrupt:
+            self._end(workers, threads)
+        if not self._why and self.journal.counts(self.keys)[QUEUED]:
+            self._why = "no worker is left"
+        return self._why
+
+    def close(self):
+        """Write page and table, and give the folder free."""
+        self._write()
+        self.journal.close()
+        self._lock.release()
+
+    def _end(self, workers, threads):
+        """After ^C: jobs at work are interrupted, so that their state is saved. Another ^C ends it at once."""
+        self._stop("stopped")
+        self._see.say("stopping; what is at work is saved (^C again: at once)")
+        try:
+            while any(thread.is_alive() for thread in threads):
+                for worker in workers:  # again and again: a job may have been on its way to a server
+                    worker.interrupt()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            for worker in workers:
+                worker.close(now=True)
+
+    def _stop(self, why):
+        with self._changed:
+            self._stopping, self._why = True, self._why or why
+            self._changed.notify_all()
+
+    def _serve(self, worker):
+        """One worker's jobs, in a thread of its own."""
+        false_starts = 0
+        while (row := self._next(worker.name)) is not None:
+            key, name, message, ended = row["key"], row["name"], "", False
+
+            def step(done, of, name=name):
+                self._see.step(worker.name, name, done, of)
+
+            try:
+                done = worker.run(self._task(row), step)
+                self.journal.done(key, os.path.relpath(done.path, self.out), done.size, done.seconds, done.report)
+                false_starts, ended = 0, True
+            except JobFailed as error:
+                message, ended = str(error), True
+                self.journal.failed(key, message)
+            except ServerDidNotStart as error:
+                message, false_starts = str(error), false_starts + 1
+                self.journal.put_back(key)
+            except (Interrupted, DiskFull) as error:
+                message = str(error) or "interrupted"
+                self.journal.put_back(key)
+                if isinstance(error, DiskFull):
+                    self._stop(f"{message}. Make room and start again: it goes on.")
+            except (ServerDied, WorkerDied) as error:
+                message = str(error)
+                if self._stopping:
+                    self.journal.put_back(key)
+                else:
+                    ended = self.journal.died(key, message)
+            self._see.end(worker.name, name, message.split("\n")[0], ended)
+            with self._changed:
+                self._changed.notify_all()
+            if false_starts >= MOST_FALSE_STARTS:
+                self._see.say(f"{worker.name} is given up: {message}")
+                return
+
+    def _next(self, worker):
+        """A job for a worker; waits while jobs at work may come back. None when there will be none."""
+        while True:
+            with self._changed:
+                if self._stopping:
+                    return None
+                free = shutil.disk_usage(self.out).free
+                if free >= self._left_free:
+                    row = self.journal.take(worker, self.keys)
+                    if row is not None:
+                        return row
+                    if not self.journal.counts(self.keys)[RUNNING]:
+                        return None
+                    self._changed.wait(1.0)
+                    continue
+            self._stop(
+                f"{free / 2**30:.1f} GiB are free on the disk of {self.out}, fewer than the "
+                f"{self._left_free / 2**30:.1f} that are to be left. Make room and start again: it goes on."
+            )
+
+    def _task(self, row):
+        graph = fill_in(self._graph, row["instruction"], row["inputs"])
+        return Task(row["key"], row["clip"], graph, str(self.out.resolve() / row["name"]), self._silence)
+
+    def _is_whole(self, row):
+        path = self.out / row["result"]
+        return path.is_file() and path.stat().st_size == row["size"]
+
+    def _write(self):
+        rows = self.journal.all()
+        write_page(self.out, rows)
+        write_table(self.out, rows)
+        self._page_due = time.monotonic() + PAGE_EVERY
+
+
+def work_folder(out: Path) -> Path:
+    folder = out / WORK
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class _Lock:
+    """A file that says which process drives a folder; one that a dead process left is taken over."""
+
+    def __init__(self, path):
+        import psutil
+
+        self._path, me = path, psutil.Process()
+        while True:
+            try:
+                with open(path, "x", encoding="utf-8") as file:
+                    json.dump({"pid": me.pid, "created": me.create_time()}, file)
+                return
+            except FileExistsError:
+                if self._is_alive(psutil):
+                    raise BatchError(f"{path.parent.parent}: another batch is at work here.") from None
+                path.unlink(missing_ok=True)
+
+    def _is_alive(self, psutil):
+        try:
+            named = json.loads(self._path.read_text(encoding="utf-8"))
+            return psutil.Process(named["pid"]).create_time() == named["created"]
+        except (OSError, ValueError, KeyError, psutil.Error):
+            return False
+
+    def release(self):
+        self._path.unlink(missing_ok=True)

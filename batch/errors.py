@@ -1,0 +1,29 @@
+"""What may go wrong, by what becomes of the job."""
+
+
+class BatchError(Exception):
+    """The batch cannot begin or go on; the message is for the user."""
+
+
+class JobFailed(Exception):
+    """The job is at fault: the server refused it, or a node raised. It would fail again."""
+
+
+class Interrupted(Exception):
+    """The job was interrupted and may go on where it was."""
+
+
+class ServerDied(Exception):
+    """The server ended, or said nothing for too long, with the job in it."""
+
+
+class ServerDidNotStart(Exception):
+    """The machine is at fault, not the job."""
+
+
+class WorkerDied(Exception):
+    """The worker's process ended with the job in it."""
+
+
+class DiskFull(Exception):
+    """No job can be done until there is room; this one is as it was."""

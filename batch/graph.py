@@ -1,0 +1,115 @@
+"""A workflow as the server takes it, and where a job's clip, words and settings go in it."""
+
+import json
+from pathlib import Path
+
+from .errors import BatchError
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT = Path(__file__).with_name("workflow.json")  # the 14B with the released settings, clips of any length
+REPORT = "liveditor_batch_report"  # id of the node that hands the sampler's report out
+LOADER, SAMPLER, SAVER = "LoadVideo", "LIVEditSampler", "SaveVideo"
+WORDS = {"CLIPTextEncode": "text", "LIVEditTimeline": "text"}  # by class: the input that holds the instruction
+
+
+def read_graph(path: Path, object_info=None) -> dict:
+    """A workflow file in API format; one in UI format is converted by comfy-cli.
+
+    Args:
+        object_info: function that gives what the server says of its nodes; only needed for UI format.
+
+    Raises:
+        BatchError: it is no workflow, or comfy-cli is not installed.
+    """
+    try:
+        graph = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BatchError(f"{path}: cannot be read as a workflow: {error}") from None
+    if isinstance(graph, dict) and "nodes" in graph:
+        try:
+            from comfy_cli.workflow_to_api import convert_ui_to_api
+        except ImportError:
+            raise BatchError(
+                f"{path}: is a workflow of the canvas, which takes the package comfy-cli (pip install comfy-cli). Or "
+                "save it by File, Export (API)."
+            ) from None
+        graph = convert_ui_to_api(graph, object_info())
+    if not isinstance(graph, dict) or not all(
+        isinstance(node, dict) and "class_type" in node for node in graph.values()
+    ):
+        raise BatchError(f"{path}: is no workflow. Save it in ComfyUI by File, Export (API).")
+    for wanted in (LOADER, SAMPLER, SAVER):
+        _only(graph, wanted)
+    instruction_of(graph)
+    return graph
+
+
+def fill_in(graph: dict, instruction: str, inputs: dict) -> dict:
+    """A copy of a graph with a job's words and settings.
+
+    Args:
+        instruction: "" for that of the graph.
+        inputs: values by `Class.input`, or `#id.input` where there are several nodes of a class.
+
+    Raises:
+        BatchError: there is no such node or input.
+    """
+    graph = json.loads(json.dumps(graph))
+    if instruction:
+        node, name = instruction_of(graph)
+        node["inputs"][name] = instruction
+    for where, value in inputs.items():
+        node, _, name = where.rpartition(".")
+        if not node or not name:
+            raise BatchError(f"{where}: must be Node.input, as LIVEditSampler.seed, or #id.input.")
+        found = graph.get(node[1:]) if node.startswith("#") else graph[_only(graph, node)]
+        if found is None:
+            raise BatchError(f"{where}: there is no node {node[1:]} in the workflow.")
+        if isinstance(found["inputs"].get(name), list):
+            raise BatchError(f"{where}: is connected in the workflow, and cannot be set.")
+        found["inputs"][name] = value
+    return graph
+
+
+def prompt_of(graph: dict, file: str, prefix: str) -> dict:
+    """What is sent to the server: a filled-in graph that loads a file and saves under a name, with the report.
+
+    Args:
+        file: name in the server's input folder.
+    """
+    graph = json.loads(json.dumps(graph))
+    graph[_only(graph, LOADER)]["inputs"]["file"] = file
+    graph[_only(graph, SAVER)]["inputs"]["filename_prefix"] = prefix
+    return graph | {REPORT: {"class_type": "PreviewAny", "inputs": {"source": [_only(graph, SAMPLER), 1]}}}
+
+
+def instruction_of(graph):
+    """Node and name of the input that holds the instruction: what the sampler's positive prompt comes from."""
+    key = _only(graph, SAMPLER)
+    source = graph[key]["inputs"].get("positive")
+    while isinstance(source, list):
+        node = graph[source[0]]
+        name = WORDS.get(node["class_type"])
+        if name is not None and not isinstance(node["inputs"].get(name), list):
+            return node, name
+        source = next(
+            (
+                node["inputs"][each]
+                for each in ("positive", "conditioning", "conditioning_to")
+                if each in node["inputs"]
+            ),
+            None,
+        )
+    raise BatchError(
+        "The workflow's positive prompt comes from no node that is known to hold an instruction "
+        f"({', '.join(WORDS)}). Set it by #id.input, and connect one of these."
+    )
+
+
+def _only(graph, class_type):
+    found = [key for key, node in graph.items() if node["class_type"] == class_type]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BatchError(f"The workflow has {len(found)} nodes {class_type} ({', '.join(found)}); name one by its #id.")
+    raise BatchError(f"The workflow has no node {class_type}.")

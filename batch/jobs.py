@@ -1,0 +1,164 @@
+"""What is to be done: clips with an instruction each, from a folder or a list; and what makes a job the same job."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import BatchError
+from .graph import ROOT, fill_in
+
+VIDEOS = {
+    ".mp4",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".mxf",
+    ".gif",
+    ".wmv",
+}
+WEIGHTS = {".safetensors", ".sft", ".gguf", ".pt", ".pth", ".bin", ".ckpt"}
+VIDEO, INSTRUCTION = "video", "instruction"
+
+
+class Job(NamedTuple):
+    """One clip with one instruction."""
+
+    clip: Path
+    instruction: str  # "" for that of the workflow
+    inputs: dict  # other inputs of nodes, see `fill_in`
+
+
+def read_jobs(path: Path, instruction: str | None) -> list[Job]:
+    """The jobs of a folder of clips, a CSV or a JSONL.
+
+    Lists name clips relative to their own folder, in the column `video`; `instruction` may be missing where one is
+    given for all; other columns are inputs of nodes, as `LIVEditSampler.seed`, and an empty cell leaves the workflow's.
+
+    Args:
+        instruction: of every clip that has none of its own.
+
+    Raises:
+        BatchError: what is wrong, with the line.
+    """
+    path = Path(path)
+    if path.is_dir():
+        clips = sorted(each for each in path.iterdir() if each.suffix.lower() in VIDEOS and each.is_file())
+        if not clips:
+            raise BatchError(f"{path}: there are no videos in it.")
+        if not instruction:
+            raise BatchError(f"{path}: a folder needs an instruction for its clips: --instruction WORDS.")
+        return [Job(clip, instruction, {}) for clip in clips]
+    if not path.is_file():
+        raise BatchError(f"{path}: there is no such file or folder.")
+    read = {".csv": _rows_of_csv, ".jsonl": _rows_of_jsonl}.get(path.suffix.lower())
+    if read is None:
+        raise BatchError(f"{path}: must be a folder, .csv or .jsonl.")
+    jobs = [_job(row, f"{path}, line {line}", path.parent, instruction) for line, row in read(path)]
+    if not jobs:
+        raise BatchError(f"{path}: there are no jobs in it.")
+    return jobs
+
+
+def _rows_of_csv(path):
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        for row in rows:
+            if None in row:
+                raise BatchError(f"{path}, line {rows.line_num}: has more cells than the first line names.")
+            yield rows.line_num, {name: value_of(text) for name, text in row.items() if text not in (None, "")}
+
+
+def _rows_of_jsonl(path):
+    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if text.strip():
+            try:
+                row = json.loads(text)
+            except ValueError as error:
+                raise BatchError(f"{path}, line {line}: is not JSON: {error}.") from None
+            if not isinstance(row, dict):
+                raise BatchError(f"{path}, line {line}: must be an object of names and values.")
+            yield line, row
+
+
+def value_of(text):
+    """A cell as what it looks like: a number, true or false, or words."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _job(row, where, folder, instruction):
+    row = dict(row)
+    clip, words = row.pop(VIDEO, None), row.pop(INSTRUCTION, instruction)
+    if clip is None:
+        raise BatchError(f"{where}: names no {VIDEO}.")
+    if not words:
+        raise BatchError(f"{where}: has no {INSTRUCTION}; give one there, or --instruction WORDS for all.")
+    clip = folder / str(clip)
+    if not clip.is_file():
+        raise BatchError(f"{where}: there is no file {clip}.")
+    return Job(clip, str(words), row)
+
+
+def name_of(job: Job, key: str) -> str:
+    """Of a job's result, without an extension: readable, and of this job alone."""
+    words = re.sub(r"[^\w]+", "-", job.instruction.lower()).strip("-")[:40].rstrip("-")
+    return "--".join(part for part in (job.clip.stem, words, key[:8]) if part)
+
+
+def key_of(job: Job, graph: dict, clip_digest: str, models: Path) -> str:
+    """What tells a job from every other: clip, instruction and settings, weights, version.
+
+    Args:
+        graph: of the workflow.
+        clip_digest: see `digest_of_file`.
+        models: folder of the models, in which the files that the graph names are looked for; a file counts by its size
+            and when it was written.
+
+    Raises:
+        BatchError: the job sets an input that there is not.
+    """
+    filled = fill_in(graph, job.instruction, job.inputs)
+    parts = [clip_digest, filled, _weights_in(filled, models), _version()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _weights_in(graph, models):
+    found = {}
+    for node in graph.values():
+        for value in node["inputs"].values():
+            if isinstance(value, str) and Path(value).suffix.lower() in WEIGHTS and value not in found:
+                files = sorted(models.glob(f"*/{value}")) if models.is_dir() and not os.path.isabs(value) else []
+                found[value] = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return found
+
+
+def _version():
+    for line in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines():
+        if line.startswith("version"):
+            return line
+    return None
+
+
+def digest_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,128 @@
+"""Workers on this machine: a process for every GPU."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+
+from .errors import DiskFull, Interrupted, JobFailed, ServerDidNotStart, ServerDied, WorkerDied
+from .server import ComfyUI, Server
+from .worker import Result, Task, Worker
+
+FAILURES = {kind.__name__: kind for kind in (JobFailed, Interrupted, ServerDied, ServerDidNotStart, DiskFull)}
+PATIENCE = 30  # seconds that a worker has to end when it is asked to
+
+
+class LocalWorker:
+    """One worker, as the driver has it: the process is started when it is needed, and again when it died.
+
+    Args:
+        folder: of the worker and its server.
+        user: folder of unfinished edits, which all workers share.
+        gpu: its number, None for whatever there is.
+    """
+
+    def __init__(self, name: str, comfyui: ComfyUI, folder: Path, user: Path, gpu: str | None):
+        self.name = name
+        self._how = comfyui, folder, user, gpu
+        self._process = self._pipe = None
+
+    @property
+    def pid(self):
+        return None if self._process is None else self._process.pid
+
+    def run(self, task: Task, on_progress) -> Result:
+        """Do a job; waits for it.
+
+        Raises:
+            Those of `Worker.run`, and WorkerDied.
+        """
+        if self._process is None or not self._process.is_alive():
+            self._start()
+        try:
+            self._pipe.send(("run", tuple(task)))
+            while True:
+                kind, *said = self._pipe.recv()
+                if kind == "progress":
+                    on_progress(*said)
+                elif kind == "done":
+                    return Result(*said)
+                else:
+                    raise FAILURES[kind](*said)
+        except (EOFError, OSError):
+            self._process.join()
+            code = self._process.exitcode
+            self._process = None
+            raise WorkerDied(f"the worker {self.name} ended with {code}") from None
+
+    def interrupt(self):
+        """Stop the job at work; `run` raises Interrupted then."""
+        self._tell("interrupt")
+
+    def close(self, now=False):
+        """End the worker and its server."""
+        process = self._process
+        if process is None:
+            return
+        self._tell("close")
+        process.join(0 if now else PATIENCE)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        comfyui, folder, user, gpu = self._how
+        Server(comfyui, folder, user, gpu).stop()  # should the worker not have come to that
+
+    def _tell(self, word):
+        try:
+            if self._pipe is not None:
+                self._pipe.send((word,))
+        except OSError:
+            pass  # it is gone
+
+    def _start(self):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, *self._how), name=self.name, daemon=True)
+        self._process.start()
+        theirs.close()
+
+
+def _work(pipe, comfyui, folder, user, gpu):
+    """The process of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for the driver, who knows what to do
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    worker = Worker(Server(comfyui, folder, user, gpu))
+    tasks, ready = [], threading.Semaphore(0)
+
+    def listen():
+        """Hears of new jobs, of interrupts while one is at work, and of the driver's end."""
+        while True:
+            try:
+                word, *said = pipe.recv()
+            except (EOFError, OSError):  # the driver is gone
+                word, said = "close", ()
+            if word == "run":
+                tasks.append(Task(*said[0]))
+                ready.release()
+            elif word == "interrupt":
+                with contextlib.suppress(OSError):  # the server is gone, or not there yet
+                    worker.interrupt()
+            else:
+                worker.close()
+                os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        ready.acquire()
+        try:
+            result = worker.run(tasks.pop(), lambda done, of: pipe.send(("progress", done, of)))
+            answer = "done", *result
+        except tuple(FAILURES.values()) as error:
+            answer = type(error).__name__, str(error)
+        try:
+            pipe.send(answer)
+        except OSError:
+            worker.close()
+            os._exit(0)

@@ -1,0 +1,206 @@
+"""A headless ComfyUI server in a process of its own, and what is asked of it over HTTP and websocket."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+import psutil
+
+from .errors import Interrupted, JobFailed, ServerDidNotStart, ServerDied
+
+START = 600  # seconds that a server may take to answer: custom nodes import, disks are slow
+PROCESS = "server.json"  # in a worker's folder: which process its server is
+LOG = "server.log"
+
+
+class ComfyUI(NamedTuple):
+    """How ComfyUI is started on a machine."""
+
+    code: Path  # folder of main.py
+    base: Path | None = None  # its base directory, where that is another
+    python: str = sys.executable
+    arguments: tuple = ()
+
+    @property
+    def models(self) -> Path:
+        return (self.base or self.code) / "models"
+
+
+class Server:
+    """Of one worker.
+
+    Args:
+        folder: of the worker: input, output and temp of the server, its log.
+        user: ComfyUI's user folder, where unfinished edits are kept; servers may share one.
+        gpu: number of the GPU that it sees, None for all there are.
+    """
+
+    def __init__(self, comfyui: ComfyUI, folder: Path, user: Path, gpu: str | None):
+        self._comfyui, self.folder, self._user, self._gpu = comfyui, Path(folder), Path(user), gpu
+        self._process = self._address = None
+
+    @property
+    def input(self) -> Path:
+        return self.folder / "input"
+
+    def start(self):
+        """Start it, unless it runs.
+
+        Raises:
+            ServerDidNotStart: with the end of its log.
+        """
+        if self.running():
+            return
+        self.stop()
+        for name in ("input", "output", "temp"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._user.mkdir(parents=True, exist_ok=True)
+        port = _free_port()
+        base = [] if self._comfyui.base is None else ["--base-directory", self._comfyui.base]
+        command = [self._comfyui.python, "-s", self._comfyui.code / "main.py", *base, "--listen", "127.0.0.1"]
+        command += ["--port", port, "--disable-auto-launch", "--database-url", "sqlite:///:memory:"]
+        command += ["--input-directory", self.input, "--output-directory", self.folder / "output"]
+        command += ["--temp-directory", self.folder / "temp", "--user-directory", self._user]
+        command += self._comfyui.arguments
+        apart = (
+            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
+        )
+        gpu = {} if self._gpu is None else {"CUDA_VISIBLE_DEVICES": self._gpu}
+        with open(self.folder / LOG, "ab") as log:
+            self._process = psutil.Popen(
+                list(map(str, command)), stdout=log, stderr=subprocess.STDOUT, env=os.environ | gpu, **apart
+            )
+        named = {"pid": self._process.pid, "created": self._process.create_time()}
+        (self.folder / PROCESS).write_text(json.dumps(named), encoding="utf-8")
+        self._address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + START
+        while True:
+            try:
+                self.ask("system_stats")
+                return
+            except (urllib.error.URLError, ConnectionError):
+                if not self.running() or time.monotonic() > deadline:
+                    self.stop()
+                    end = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")[-2000:]
+                    raise ServerDidNotStart(f"ComfyUI did not start; its log ends:\n{end}") from None
+                time.sleep(0.1)
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self):
+        """End it, and one that an earlier worker of this folder left behind."""
+        processes = [] if self._process is None else [self._process]
+        try:
+            named = json.loads((self.folder / PROCESS).read_text(encoding="utf-8"))
+            left = psutil.Process(named["pid"])
+            if left.create_time() == named["created"]:  # a number may have gone to another process
+                processes.append(left)
+        except (OSError, ValueError, KeyError, psutil.Error):
+            pass
+        for process in processes:
+            try:
+                everything = [*process.children(recursive=True), process]
+                for each in everything:
+                    each.kill()
+                psutil.wait_procs(everything, timeout=20)
+            except psutil.Error:
+                pass  # it is gone already
+        self._process = None
+        (self.folder / PROCESS).unlink(missing_ok=True)
+
+    def ask(self, path, body=None):
+        """The answer to a GET, or to a POST of JSON."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self._address}/{path}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def run(self, prompt, on_progress, silence: float) -> dict:
+        """Run a prompt.
+
+        Args:
+            on_progress: called with steps done and all steps of the sampler.
+            silence: seconds without a word after which it counts as hung.
+
+        Returns:
+            What the nodes gave out, by their ids.
+
+        Raises:
+            JobFailed, Interrupted, ServerDied.
+        """
+        try:
+            return asyncio.run(self._run(prompt, on_progress, silence))
+        except (ServerDied, aiohttp.ClientError, ConnectionError) as error:
+            self.stop()  # it may hang, or be about to end
+            raise ServerDied(str(error) or type(error).__name__) from None
+
+    def interrupt(self):
+        """Stop what it computes; what an unfinished edit keeps is saved."""
+        self.ask("interrupt", {})
+
+    async def _run(self, prompt, on_progress, silence):
+        client = uuid.uuid4().hex
+        async with aiohttp.ClientSession() as session:
+            # Previews may be large, and nobody looks at them here.
+            async with session.ws_connect(f"{self._address}/ws?clientId={client}", max_msg_size=0) as socket_:
+                async with session.post(
+                    f"{self._address}/prompt", json={"prompt": prompt, "client_id": client}
+                ) as answer:
+                    accepted = await answer.json()
+                if accepted.get("node_errors") or "prompt_id" not in accepted:
+                    raise JobFailed(_refusal(accepted))
+                while True:
+                    try:
+                        message = await asyncio.wait_for(socket_.receive(), silence)
+                    except asyncio.TimeoutError:
+                        raise ServerDied(f"the server said nothing for {silence:.0f} s") from None
+                    if message.type == aiohttp.WSMsgType.BINARY:
+                        continue
+                    if message.type != aiohttp.WSMsgType.TEXT:
+                        raise ServerDied("the server ended")
+                    said = json.loads(message.data)
+                    kind, data = said["type"], said["data"]
+                    if data.get("prompt_id") not in (None, accepted["prompt_id"]):
+                        continue
+                    if kind == "progress":
+                        on_progress(data["value"], data["max"])
+                    elif kind == "execution_error":
+                        raise JobFailed(f"{data['node_type']}: {data['exception_message'].strip()}")
+                    elif kind == "execution_interrupted":
+                        raise Interrupted
+                    elif kind == "execution_success":
+                        break
+            # The history is written a moment after the message.
+            for _ in range(200):
+                async with session.get(f"{self._address}/history/{accepted['prompt_id']}") as answer:
+                    history = await answer.json()
+                if accepted["prompt_id"] in history:
+                    return history[accepted["prompt_id"]]["outputs"]
+                await asyncio.sleep(0.02)
+            raise ServerDied("the server forgot what it had done")
+
+
+def _refusal(answer):
+    """Why a prompt was not accepted, in the nodes' own words."""
+    said = [answer["error"].get("message", "")] if isinstance(answer.get("error"), dict) else []
+    for node in (answer.get("node_errors") or {}).values():
+        for error in node.get("errors", []):
+            said.append(f"{node.get('class_type', '?')}: {error.get('message', '')}: {error.get('details', '')}")
+    return "; ".join(filter(None, said)) or json.dumps(answer)
+
+
+def _free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]

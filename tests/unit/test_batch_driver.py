@@ -1,0 +1,257 @@
+"""The driver with workers that only pretend: states, tries, a full disk, ^C, thousands of jobs."""
+
+import threading
+import time
+
+import psutil
+import pytest
+
+from liveditor.batch import driver as drivers
+from liveditor.batch.driver import Driver
+from liveditor.batch.errors import (
+    BatchError,
+    DiskFull,
+    Interrupted,
+    JobFailed,
+    ServerDidNotStart,
+    ServerDied,
+    WorkerDied,
+)
+from liveditor.batch.graph import DEFAULT, read_graph
+from liveditor.batch.jobs import Job
+from liveditor.batch.journal import DONE, FAILED, QUEUED, RUNNING, Journal
+from liveditor.batch.worker import Result, Worker
+
+
+class Silent:
+    """Shows nothing, and remembers what was said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def begin(self, *_):
+        pass
+
+    def step(self, *_):
+        pass
+
+    def end(self, worker, name, message, ended):
+        self.lines.append((name, message, ended))
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+class Pretender:
+    """A worker that answers as it is told, by the stem of the clip's name; what it does not know succeeds."""
+
+    def __init__(self, name="w", answers=(), seconds=0.0):
+        self.name, self.answers, self.seconds, self.ran = name, dict(answers), seconds, []
+        self.interrupted = threading.Event()
+
+    def run(self, task, on_progress):
+        stem = task.result.rpartition("/")[2].partition("--")[0]
+        self.ran.append(stem)
+        answer = self.answers.get(stem)
+        if callable(answer):
+            answer = answer(self)
+        if answer is not None:
+            raise answer
+        time.sleep(self.seconds)
+        with open(f"{task.result}.mp4", "w") as file:
+            file.write("edited")
+        return Result(f"{task.result}.mp4", 6, 0.01, "time: 1.50 s per step")
+
+    def interrupt(self):
+        self.interrupted.set()
+
+    def close(self, now=False):
+        pass
+
+
+@pytest.fixture
+def batch(tmp_path):
+    """A function that makes a driver for jobs with clips of these names, and plans them."""
+    opened = []
+
+    def batch(names="abc", left_free=0):
+        for one in opened:
+            one.close()
+        opened.clear()
+        clips = tmp_path / "clips"
+        clips.mkdir(exist_ok=True)
+        jobs = []
+        for name in names:
+            (clips / f"{name}.mp4").write_text(name)
+            jobs.append(Job(clips / f"{name}.mp4", "snow", {}))
+        made = Driver(tmp_path / "out", read_graph(DEFAULT), tmp_path, left_free=left_free, silence=60, see=Silent())
+        opened.append(made)
+        made.plan(jobs)
+        return made
+
+    yield batch
+    for one in opened:
+        one.close()
+
+
+def states(driver):
+    return {row["name"].partition("--")[0]: row["state"] for row in driver.journal.all()}
+
+
+def test_all_are_done_once_and_never_again(batch):
+    driver, workers = batch("abcdef"), [Pretender("1"), Pretender("2")]
+    assert driver.run(workers) == "" and set(states(driver).values()) == {DONE}
+    assert sorted(workers[0].ran + workers[1].ran) == list("abcdef")
+    again = Pretender()
+    assert batch("abcdefg").run([again]) == "" and again.ran == ["g"]
+
+
+def test_a_result_that_is_gone_or_changed_is_made_anew(batch):
+    driver = batch()
+    driver.run([Pretender()])
+    first, second, _ = (driver.out / row["result"] for row in driver.journal.all())
+    first.unlink()
+    second.write_text("half")
+    worker = Pretender()
+    batch().run([worker])
+    assert worker.ran == ["a", "b"]
+
+
+def test_a_failed_job_is_reported_and_the_others_are_done(batch):
+    driver = batch()
+    driver.run([Pretender(answers={"b": JobFailed("LoadVideo: no video")})])
+    assert states(driver) == {"a": DONE, "b": FAILED, "c": DONE}
+    (row,) = [row for row in driver.journal.all() if row["state"] == FAILED]
+    assert row["message"] == "LoadVideo: no video" and row["attempts"] == 1
+    worker = Pretender()
+    batch().run([worker])
+    assert worker.ran == [], "it would fail again"
+
+
+@pytest.mark.parametrize("error", [ServerDied, WorkerDied])
+def test_a_job_that_kills_workers_is_given_up_after_three(batch, error):
+    driver, worker = batch(), Pretender(answers={"a": error("the server ended")})
+    assert driver.run([worker]) == ""
+    assert worker.ran.count("a") == 3 and states(driver) == {"a": FAILED, "b": DONE, "c": DONE}
+    assert "given up after 3 workers or servers ended with it; the last: the server ended" in [
+        row["message"] for row in driver.journal.all()
+    ]
+    driver.journal.retry(next(row["key"] for row in driver.journal.all() if row["state"] == FAILED))
+    worker = Pretender()
+    batch().run([worker])
+    assert worker.ran == ["a"]
+
+
+def test_a_worker_whose_server_does_not_start_gives_its_jobs_to_the_others(batch):
+    def fails(worker):
+        return ServerDidNotStart("no GPU") if worker.name == "broken" else None
+
+    answers = dict.fromkeys("abc", fails)
+    broken, sound = Pretender("broken", answers), Pretender("sound", answers, seconds=0.05)
+    driver = batch()
+    assert driver.run([broken, sound]) == "" and set(states(driver).values()) == {DONE}
+    assert len(broken.ran) == 2
+    driver = batch("xyz")
+    assert driver.run([Pretender("broken", dict.fromkeys("xyz", fails))]) == "no worker is left"
+    assert [states(driver)[name] for name in "xyz"] == [QUEUED] * 3
+
+
+def test_a_full_disk_stops_the_batch_and_loses_nothing(batch, monkeypatch):
+    driver = batch()
+    why = driver.run([Pretender(answers={"b": DiskFull("the disk is full: [Errno 28]")})])
+    assert why == "the disk is full: [Errno 28]. Make room and start again: it goes on."
+    assert states(driver) == {"a": DONE, "b": QUEUED, "c": QUEUED}
+    driver = batch(left_free=1 << 60)
+    worker = Pretender()
+    assert "are free on the disk" in driver.run([worker]) and worker.ran == []
+    driver = batch()
+    assert driver.run([worker]) == "" and worker.ran == ["b", "c"]
+
+
+def test_words_for_a_full_disk_from_a_node_are_understood(tmp_path):
+    class Server:
+        folder = input = tmp_path
+
+        def start(self):
+            pass
+
+        def run(self, *_):
+            raise JobFailed("SaveVideo: [Errno 28] No space left on device")
+
+    (tmp_path / "clip.mp4").write_text("clip")
+    task = drivers.Task("key", str(tmp_path / "clip.mp4"), read_graph(DEFAULT), str(tmp_path / "result"), 60)
+    with pytest.raises(DiskFull):
+        Worker(Server()).run(task, None)
+    with pytest.raises(JobFailed, match="FileNotFoundError"):
+        Worker(Server()).run(task._replace(clip=str(tmp_path / "gone.mp4")), None)
+
+
+def test_what_an_ended_driver_had_begun_is_queued_again(batch):
+    driver = batch()
+    row = driver.journal.take("w", driver.keys)
+    assert driver.journal.of(row["key"])["state"] == RUNNING
+    part = driver.out / "half.mp4.part"
+    part.write_text("half")
+    worker, driver = Pretender(), batch()
+    assert not part.exists()
+    driver.run([worker])
+    assert worker.ran == ["a", "b", "c"]
+
+
+def test_stopping_interrupts_what_is_at_work_and_keeps_its_place(batch, monkeypatch):
+    def waits(worker):
+        assert worker.interrupted.wait(10)
+        return Interrupted()
+
+    driver, worker = batch(), Pretender(answers={"a": waits})
+    sleep, calls = time.sleep, []
+
+    def once(seconds):
+        calls.append(seconds)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        sleep(seconds)
+
+    monkeypatch.setattr(drivers.time, "sleep", once)
+    assert driver.run([worker]) == "stopped"
+    assert set(states(driver).values()) == {QUEUED} and worker.ran == ["a"]
+
+
+def test_one_folder_has_one_driver(batch, tmp_path):
+    batch()
+    with pytest.raises(BatchError, match="another batch is at work"):
+        Driver(tmp_path / "out", read_graph(DEFAULT), tmp_path, left_free=0, silence=60, see=Silent())
+
+
+def test_the_same_job_twice_is_one(batch):
+    driver = batch("a")
+    job = Job(driver.out.parent / "clips" / "a.mp4", "snow", {})
+    assert driver.plan([job, job]) == 1 and len(driver.journal.all()) == 1
+
+
+def test_another_program_may_read_the_journal(batch, tmp_path):
+    driver = batch()
+    other = Journal(tmp_path / "out" / ".batch")
+    driver.run([Pretender()])
+    assert other.counts()[DONE] == 3
+    other.close()
+
+
+def test_two_thousand_jobs_are_quick_and_need_no_more_memory(batch):
+    names, worker, memory = [f"clip{i:04}" for i in range(2000)], Pretender(seconds=0.01), []
+    driver = batch(names)
+    run = worker.run
+
+    def measured(*arguments):
+        if len(worker.ran) in (200, 1999):
+            memory.append(psutil.Process().memory_info().rss)
+        return run(*arguments)
+
+    worker.run = measured
+    started = time.perf_counter()
+    driver.run([worker])
+    each = (time.perf_counter() - started) / len(names)
+    assert set(states(driver).values()) == {DONE}
+    assert each - worker.seconds < 0.015, f"{each:.4f} s a job"  # 0.002 on an idle machine
+    assert memory[1] - memory[0] < 32 << 20
+    assert "clip1999" in (driver.out / "jobs.csv").read_text() or driver.close() is None

@@ -1,0 +1,153 @@
+"""What a batch is asked to do: lists of jobs, where a job's words and settings go, and what makes it the same job."""
+
+import json
+import os
+
+import pytest
+
+from liveditor.batch.errors import BatchError
+from liveditor.batch.graph import DEFAULT, REPORT, fill_in, instruction_of, prompt_of, read_graph
+from liveditor.batch.jobs import Job, key_of, name_of, read_jobs
+
+
+@pytest.fixture
+def graph():
+    return read_graph(DEFAULT)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("b.mp4", "a.MOV", "notes.txt"):
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def test_a_folder_and_one_instruction(clips):
+    jobs = read_jobs(clips, "make it snow")
+    assert [(job.clip.name, job.instruction, job.inputs) for job in jobs] == [
+        ("a.MOV", "make it snow", {}),
+        ("b.mp4", "make it snow", {}),
+    ]
+
+
+def test_a_table(clips):
+    table = clips / "jobs.csv"
+    table.write_text(
+        "\ufeffvideo,instruction,LIVEditSampler.seed,EncodeSourceVideo.size,DecodeVideo.original_size\n"
+        'b.mp4,"snow, please",7,auto 480p,true\n'
+        "a.MOV,,,,\n",
+        encoding="utf-8",
+    )
+    first, second = read_jobs(table, "rain")
+    assert first == Job(
+        clips / "b.mp4",
+        "snow, please",
+        {"LIVEditSampler.seed": 7, "EncodeSourceVideo.size": "auto 480p", "DecodeVideo.original_size": True},
+    )
+    assert second == Job(clips / "a.MOV", "rain", {})
+
+
+def test_lines_of_json(clips):
+    lines = clips / "jobs.jsonl"
+    row = {"video": str(clips / "b.mp4"), "instruction": "make it snow", "LIVEditSampler.cfg": 2.0}
+    lines.write_text(json.dumps(row) + "\n\n", encoding="utf-8")
+    assert read_jobs(lines, None) == [Job(clips / "b.mp4", "make it snow", {"LIVEditSampler.cfg": 2.0})]
+
+
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("jobs.csv", "video,instruction\nb.mp4,\n", "line 2: has no instruction"),
+        ("jobs.csv", "video,instruction\nnone.mp4,snow\n", "line 2: there is no file"),
+        ("jobs.csv", "clip,instruction\nb.mp4,snow\n", "line 2: names no video"),
+        ("jobs.csv", "video,instruction\nb.mp4,snow,more\n", "line 2: has more cells"),
+        ("jobs.csv", "video,instruction\n", "there are no jobs"),
+        ("jobs.jsonl", '{"video": "b.mp4", "instruction": "snow"}\n[1]\n', "line 2: must be an object"),
+        ("jobs.jsonl", "{\n", "line 1: is not JSON"),
+        ("jobs.txt", "b.mp4", "must be a folder, .csv or .jsonl"),
+    ],
+)
+def test_what_is_wrong_is_named(clips, name, text, said):
+    (clips / name).write_text(text, encoding="utf-8")
+    with pytest.raises(BatchError, match=said):
+        read_jobs(clips / name, None)
+
+
+def test_folders_that_cannot_be_done(clips, tmp_path):
+    with pytest.raises(BatchError, match="needs an instruction"):
+        read_jobs(clips, None)
+    with pytest.raises(BatchError, match="no videos"):
+        read_jobs(tmp_path, "snow")
+    with pytest.raises(BatchError, match="no such file or folder"):
+        read_jobs(tmp_path / "none", "snow")
+
+
+def test_words_and_settings_go_into_the_graph(graph):
+    filled = fill_in(graph, "make it snow", {"LIVEditSampler.seed": 7, "#negative.text": "rain"})
+    node, name = instruction_of(filled)
+    assert node["inputs"][name] == "make it snow" and filled["sampler"]["inputs"]["seed"] == 7
+    assert filled["negative"]["inputs"]["text"] == "rain"
+    assert graph["sampler"]["inputs"]["seed"] == 42, "the graph itself stays as it was"
+    prompt = prompt_of(filled, "clip.mp4", "name")
+    assert prompt["video"]["inputs"]["file"] == "clip.mp4" and prompt["save"]["inputs"]["filename_prefix"] == "name"
+    assert prompt[REPORT]["inputs"]["source"] == ["sampler", 1]
+
+
+@pytest.mark.parametrize(
+    "where, said",
+    [
+        ("LIVEditSampler", "must be Node.input"),
+        ("KSampler.seed", "no node KSampler"),
+        ("CLIPTextEncode.text", "2 nodes CLIPTextEncode"),
+        ("#none.text", "no node none"),
+        ("LIVEditSampler.model", "is connected"),
+    ],
+)
+def test_inputs_that_there_are_not(graph, where, said):
+    with pytest.raises(BatchError, match=said):
+        fill_in(graph, "", {where: 1})
+
+
+def test_the_instruction_is_found_behind_other_nodes(graph):
+    graph["between"] = {"class_type": "EncodeSourceVideo", "inputs": {"positive": ["instruction", 0]}}
+    graph["sampler"]["inputs"]["positive"] = ["between", 1]
+    assert instruction_of(graph)[0] is graph["instruction"]
+    graph["instruction"]["class_type"] = "SomeOtherEncoder"
+    with pytest.raises(BatchError, match="no node that is known to hold an instruction"):
+        instruction_of(graph)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"1": {}}', "no json"])
+def test_files_that_are_no_workflow(tmp_path, text):
+    (tmp_path / "workflow.json").write_text(text)
+    with pytest.raises(BatchError):
+        read_graph(tmp_path / "workflow.json")
+
+
+def test_the_same_job_has_the_same_key_and_any_other_another(graph, tmp_path):
+    weights = tmp_path / "diffusion_models" / "liveditor_14b_bf16.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"clip")
+    job = Job(clip, "make it snow", {"LIVEditSampler.seed": 1})
+
+    def key(job=job, graph=graph, digest="clip"):
+        return key_of(job, graph, digest, tmp_path)
+
+    first = key()
+    assert key() == first and key(job._replace(clip=tmp_path / "renamed.mp4")) == first
+    other = fill_in(graph, "", {"LIVEditSampler.steps": 8})
+    others = [
+        key(digest="another clip"),
+        key(job._replace(instruction="make it rain")),
+        key(job._replace(inputs={"LIVEditSampler.seed": 2})),
+        key(graph=other),
+    ]
+    os.utime(weights, (0, 0))
+    others.append(key())
+    assert len({first, *others}) == 6
+    assert name_of(job, first) == f"clip--make-it-snow--{first[:8]}"
+    assert name_of(job._replace(instruction="/?*"), first) == f"clip--{first[:8]}"
