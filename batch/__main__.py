@@ -54,6 +54,15 @@ def parse(arguments):
     parser.add_argument("--gpus", help="numbers of the GPUs to use, as 0,1 (default: all)")
     parser.add_argument("--workers", type=int, help="how many, where there is no NVIDIA GPU (default: 1)")
     parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="work in a Ray cluster, on all of its GPUs: its address, auto for the one that runs here, or local to "
+        "start one; machines have pack, ComfyUI, weights, clips and results at the same paths",
+    )
+    parser.add_argument(
+        "--ray-send", action="store_true", help="clips and results go through Ray, not by paths that machines share"
+    )
+    parser.add_argument(
         "--comfyui", type=Path, default=ROOT.parents[1], help="folder of ComfyUI (default: this pack's)"
     )
     parser.add_argument("--base", type=Path, help="ComfyUI's base directory, where that is another")
@@ -93,24 +102,10 @@ def edit(arguments):
     jobs, settings = read_jobs(options.jobs, options.instruction), dict(_setting(text) for text in options.set)
     if not (options.comfyui / "main.py").is_file():
         raise BatchError(f"{options.comfyui}: there is no ComfyUI. Say where it is: --comfyui FOLDER.")
-    names = options.gpus.split(",") if options.gpus else gpus()
-    extra = shlex.split(options.server)
-    if not names:
-        names = [None] * (options.workers or 1)
-        if sys.platform != "darwin" and not Path("/dev/kfd").exists() and "--cpu" not in extra:
-            extra.append("--cpu")
-    comfyui = ComfyUI(options.comfyui.resolve(), options.base and options.base.resolve(), arguments=tuple(extra))
     work = work_folder(options.out)
-    workers = [
-        LocalWorker(
-            f"worker {i}" if gpu is None else f"GPU {gpu}",
-            comfyui,
-            (work / f"worker_{i if gpu is None else gpu}").resolve(),
-            (work / "user").resolve(),
-            gpu,
-        )
-        for i, gpu in enumerate(names)
-    ]
+    base = options.base and options.base.resolve()
+    comfyui = ComfyUI(options.comfyui.resolve(), base, arguments=tuple(shlex.split(options.server)))
+    workers = (_ray_workers if options.ray else _local_workers)(options, comfyui, work)
     bars = Bars([worker.name for worker in workers])
     graph = read_graph(options.workflow, lambda: _object_info(comfyui, work))
     graph = fill_in(graph, "", settings)
@@ -139,6 +134,30 @@ def edit(arguments):
         print(why, file=sys.stderr)
         return ENDED_EARLY
     return SOME_FAILED if counts[FAILED] else ALL_DONE
+
+
+def _local_workers(options, comfyui, work):
+    names = options.gpus.split(",") if options.gpus else gpus()
+    if not names:
+        names, comfyui = [None] * (options.workers or 1), comfyui.on_cpu()
+    return [
+        LocalWorker(
+            f"worker {i}" if gpu is None else f"GPU {gpu}",
+            comfyui,
+            (work / f"worker_{i if gpu is None else gpu}").resolve(),
+            (work / "user").resolve(),
+            gpu,
+        )
+        for i, gpu in enumerate(names)
+    ]
+
+
+def _ray_workers(options, comfyui, work):
+    try:
+        from .ray_pool import workers_of_cluster
+    except ImportError:
+        raise BatchError("--ray: takes the package ray (pip install ray).") from None
+    return workers_of_cluster(options.ray, comfyui, options.out, work, send=options.ray_send, workers=options.workers)
 
 
 def status(out):

@@ -27,3 +27,7 @@ class WorkerDied(Exception):
 
 class DiskFull(Exception):
     """No job can be done until there is room; this one is as it was."""
+
+
+# What a worker's own process says by name, for exceptions do not travel well between processes and machines.
+BY_NAME = {kind.__name__: kind for kind in (JobFailed, Interrupted, ServerDied, ServerDidNotStart, DiskFull)}

@@ -7,11 +7,10 @@ import signal
 import threading
 from pathlib import Path
 
-from .errors import DiskFull, Interrupted, JobFailed, ServerDidNotStart, ServerDied, WorkerDied
+from .errors import BY_NAME, WorkerDied
 from .server import ComfyUI, Server
 from .worker import Result, Task, Worker
 
-FAILURES = {kind.__name__: kind for kind in (JobFailed, Interrupted, ServerDied, ServerDidNotStart, DiskFull)}
 PATIENCE = 30  # seconds that a worker has to end when it is asked to
 
 
@@ -33,6 +32,10 @@ class LocalWorker:
     def pid(self):
         return None if self._process is None else self._process.pid
 
+    def is_ready(self):
+        """It starts by itself."""
+        return True
+
     def run(self, task: Task, on_progress) -> Result:
         """Do a job; waits for it.
 
@@ -50,7 +53,7 @@ class LocalWorker:
                 elif kind == "done":
                     return Result(*said)
                 else:
-                    raise FAILURES[kind](*said)
+                    raise BY_NAME[kind](*said)
         except (EOFError, OSError):
             self._process.join()
             code = self._process.exitcode
@@ -119,7 +122,7 @@ def _work(pipe, comfyui, folder, user, gpu):
         try:
             result = worker.run(tasks.pop(), lambda done, of: pipe.send(("progress", done, of)))
             answer = "done", *result
-        except tuple(FAILURES.values()) as error:
+        except tuple(BY_NAME.values()) as error:
             answer = type(error).__name__, str(error)
         try:
             pipe.send(answer)

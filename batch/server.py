@@ -19,7 +19,7 @@ import psutil
 from .errors import Interrupted, JobFailed, ServerDidNotStart, ServerDied
 
 START = 600  # seconds that a server may take to answer: custom nodes import, disks are slow
-PROCESS = "server.json"  # in a worker's folder: which process its server is
+PROCESS = "server.json"  # in a worker's folder: which process guards its server
 LOG = "server.log"
 
 
@@ -30,6 +30,11 @@ class ComfyUI(NamedTuple):
     base: Path | None = None  # its base directory, where that is another
     python: str = sys.executable
     arguments: tuple = ()
+
+    def on_cpu(self) -> "ComfyUI":
+        """Told to compute without a GPU, where there may be none that it would find by itself."""
+        others = sys.platform == "darwin" or Path("/dev/kfd").exists()  # of Apple and AMD
+        return self if others or "--cpu" in self.arguments else self._replace(arguments=(*self.arguments, "--cpu"))
 
     @property
     def models(self) -> Path:
@@ -67,7 +72,8 @@ class Server:
         self._user.mkdir(parents=True, exist_ok=True)
         port = _free_port()
         base = [] if self._comfyui.base is None else ["--base-directory", self._comfyui.base]
-        command = [self._comfyui.python, "-s", self._comfyui.code / "main.py", *base, "--listen", "127.0.0.1"]
+        guard = [sys.executable, "-s", Path(__file__).with_name("guard.py"), os.getpid()]
+        command = [*guard, self._comfyui.python, "-s", self._comfyui.code / "main.py", *base, "--listen", "127.0.0.1"]
         command += ["--port", port, "--disable-auto-launch", "--database-url", "sqlite:///:memory:"]
         command += ["--input-directory", self.input, "--output-directory", self.folder / "output"]
         command += ["--temp-directory", self.folder / "temp", "--user-directory", self._user]
@@ -176,7 +182,7 @@ class Server:
                     if kind == "progress":
                         on_progress(data["value"], data["max"])
                     elif kind == "execution_error":
-                        raise JobFailed(f"{data['node_type']}: {data['exception_message'].strip()}")
+                        raise JobFailed(_failure(data["node_type"], data["exception_message"].strip()))
                     elif kind == "execution_interrupted":
                         raise Interrupted
                     elif kind == "execution_success":
@@ -198,6 +204,11 @@ def _refusal(answer):
         for error in node.get("errors", []):
             said.append(f"{node.get('class_type', '?')}: {error.get('message', '')}: {error.get('details', '')}")
     return "; ".join(filter(None, said)) or json.dumps(answer)
+
+
+def _failure(node, message):
+    """Some nodes name themselves."""
+    return message if message.replace(" ", "").startswith(node) else f"{node}: {message}"
 
 
 def _free_port():

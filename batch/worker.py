@@ -70,7 +70,7 @@ class Worker:
         self._server.start()
         started = time.monotonic()
         clip = Path(task.clip)
-        there = self._server.input / f"{task.key}{clip.suffix}"
+        there = self._server.input / f"{Path(task.result).name}{clip.suffix}"  # a name that messages may say
         try:
             _link_or_copy(clip, there)
             prompt = prompt_of(task.graph, there.name, task.key)

@@ -31,7 +31,13 @@ ALLOWED = {
     "kernels/triton_backend": {"torch", "triton"},
     "kernels/triton_int8_fp8": {"torch", "triton"},
     "kernels/tilelang_backend": {"torch", "tilelang"},
-    "batch": {"aiohttp", "psutil", "tqdm", "comfy_cli"},  # it drives servers, and imports nothing of what runs in them
+    "batch": {
+        "aiohttp",
+        "psutil",
+        "tqdm",
+        "comfy_cli",
+        "ray",
+    },  # it drives servers, and imports nothing of what runs in them
 }
 # Numbers that PyAV gives as one kind or another by its version; pyav.py makes one of them.
 RATIONALS = {"time_base", "average_rate", "base_rate", "guessed_rate", "sample_aspect_ratio", "display_aspect_ratio"}
