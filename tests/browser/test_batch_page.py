@@ -1,0 +1,71 @@
+"""The result page of a batch, opened from its folder as users do, with thousands of jobs."""
+
+import shutil
+
+import host
+import pytest
+from playwright.sync_api import expect
+
+from liveditor.batch.page import write_page
+from liveditor.batch.table import write_table
+
+JOBS = 2000
+
+
+def row(number, **changes):
+    """Of the journal: a job that is done."""
+    values = {"name": f"clip{number:04}--snow", "state": "done", "instruction": "make it snow", "inputs": {}}
+    values |= {"result": "", "seconds": float(number), "attempts": 1, "worker": "GPU 0", "message": ""}
+    return values | {"report": f"time: {number / 10:.2f} s per step"} | changes
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    """Of a batch whose first job has clips, whose second failed, with words that try to be markup."""
+    for name in ("before.mp4", "after one.mp4"):
+        shutil.copy(host.CLIPS / "bikes.mp4", tmp_path / name)
+    words = "</script><b>bold</b> & \u2028 'words'"
+    rows = [row(0, result="after one.mp4", instruction=words)]
+    rows += [row(1, state="failed", message=words, seconds=None, report="")]
+    rows += [row(number, inputs={"LIVEditSampler.seed": number}) for number in range(2, JOBS)]
+    rows = [{**each, "clip": str(tmp_path / "before.mp4")} for each in rows]
+    write_page(tmp_path, rows)
+    write_table(tmp_path, rows)
+    page = browser.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    yield page
+    page.close()
+
+
+def names(page):
+    return page.locator("tbody tr td:first-child > div").evaluate_all("all => all.map((each) => each.firstChild.data)")
+
+
+def test_all_jobs_are_there_and_can_be_sorted_and_filtered(page):
+    assert page.locator("#counts").inner_text() == f"{JOBS - 1} done, 1 failed"
+    assert len(names(page)) == JOBS
+    page.locator("th", has_text="seconds").click()
+    assert names(page)[:2] == ["clip0001--snow", "clip0000--snow"], "a job without a number comes first"
+    page.locator("th", has_text="seconds").click()
+    assert names(page)[0] == f"clip{JOBS - 1}--snow"
+    page.locator("#filter").fill("failed")
+    assert names(page) == ["clip0001--snow"]
+    page.locator("#filter").fill("seed=1234 snow")
+    assert names(page) == ["clip1234--snow"]
+
+
+def test_words_are_words(page):
+    assert page.locator("b").count() == 0
+    assert "</script><b>bold</b>" in page.locator(".message").inner_text()
+    assert "</script><b>bold</b>" in page.locator("tbody tr").first.inner_text()
+
+
+def test_clips_play_together_and_only_those_in_sight_are_loaded(page):
+    before, after = page.locator("tbody tr").first.locator("video").all()
+    for video in (before, after):
+        expect(video).to_have_js_property("readyState", 4, timeout=20_000)
+    after.evaluate("video => video.play()")
+    expect(before).to_have_js_property("paused", False)
+    after.evaluate("video => video.pause()")
+    expect(before).to_have_js_property("paused", True)
+    assert page.locator("video").count() == JOBS + 1 and page.locator("video[src]").count() < 40
