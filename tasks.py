@@ -299,7 +299,14 @@ def batch(arguments):
     """The pack's batch, in this environment's ComfyUI."""
     set_up()
     place = [] if arguments[:1] in (["status"], ["retry"]) else ["--comfyui", COMFYUI, "--base", RUN]
-    return in_environment("-m", "batch", *arguments, *map(str, place), python_path=[ROOT])
+    process = subprocess.Popen(
+        [PYTHON, "-s", "-m", "batch", *map(str, place), *arguments], env=environment() | {"PYTHONPATH": str(ROOT)}
+    )
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # it heard it as well, and saves what is at work
+            continue
 
 
 def main():

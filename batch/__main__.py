@@ -6,16 +6,30 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from .driver import WORK, Driver, work_folder
-from .errors import BatchError
-from .graph import DEFAULT, ROOT, fill_in, read_graph
+if not __package__:  # `python batch`, where a Python looks for modules in no folder but its own
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = "batch"
+
+try:
+    import aiohttp  # noqa: F401
+    import psutil  # noqa: F401
+    import tqdm  # noqa: F401
+except ImportError as error:
+    raise SystemExit(f"batch: needs the Python that runs ComfyUI: {error}.") from None
+
+from .driver import WORK, Driver, is_driven, work_folder
+from .errors import BatchError, ServerDidNotStart
+from .graph import DEFAULT, ROOT, read_graph
 from .jobs import read_jobs, value_of
 from .journal import DONE, FAILED, FILE, QUEUED, RUNNING, Journal
 from .local_pool import LocalWorker
+from .page import FILE as PAGE
 from .progress import Bars
 from .server import ComfyUI, Server
+from .table import FILE as TABLE
 
 DESCRIPTION = """Edit many clips: a folder or a list of jobs in, a folder of edits out.
 
@@ -66,7 +80,7 @@ def parse(arguments):
         "--comfyui", type=Path, default=ROOT.parents[1], help="folder of ComfyUI (default: this pack's)"
     )
     parser.add_argument("--base", type=Path, help="ComfyUI's base directory, where that is another")
-    parser.add_argument("--server", default="", help="more arguments for ComfyUI, in one string")
+    parser.add_argument("--server", default="", help='more arguments for ComfyUI, as --server="--lowvram --fast"')
     parser.add_argument("--leave-free", type=float, default=2.0, metavar="GIB", help="of the disk (default: 2)")
     parser.add_argument(
         "--hang-after",
@@ -96,19 +110,29 @@ def gpus():
     return listed.stdout.split()
 
 
-def edit(arguments):
-    """Do what the command line says."""
+def edit(arguments, out=None, again=None):
+    """Do what the command line says.
+
+    Args:
+        out: the output folder, where that has moved.
+        again: names of failed jobs to try once more, none for all; None for no failed job.
+    """
     options = parse(arguments)
+    options.out = (out or options.out).resolve()
+    if options.jobs.resolve() in (options.out, options.out / PAGE, options.out / TABLE):
+        raise BatchError(f"--out {options.out}: results would come among the clips, or over the list. Take another.")
     jobs, settings = read_jobs(options.jobs, options.instruction), dict(_setting(text) for text in options.set)
+    jobs = [job._replace(inputs=settings | job.inputs) for job in jobs]
     if not (options.comfyui / "main.py").is_file():
         raise BatchError(f"{options.comfyui}: there is no ComfyUI. Say where it is: --comfyui FOLDER.")
     work = work_folder(options.out)
     base = options.base and options.base.resolve()
-    comfyui = ComfyUI(options.comfyui.resolve(), base, arguments=tuple(shlex.split(options.server)))
+    comfyui = ComfyUI(
+        options.comfyui.resolve(), base, arguments=tuple(shlex.split(options.server, posix=os.name != "nt"))
+    )
     workers = (_ray_workers if options.ray else _local_workers)(options, comfyui, work)
     bars = Bars([worker.name for worker in workers])
-    graph = read_graph(options.workflow, lambda: _object_info(comfyui, work))
-    graph = fill_in(graph, "", settings)
+    graph = read_graph(options.workflow, lambda: _object_info(comfyui.on_cpu(), work))
     driver = Driver(
         options.out,
         graph,
@@ -119,9 +143,11 @@ def edit(arguments):
     )
     try:
         twice = driver.plan(jobs)
+        if again is not None:
+            _queue_failed(driver, again)
         (work / RUN).write_text(json.dumps({"folder": os.getcwd(), "arguments": arguments}), encoding="utf-8")
-        if twice:
-            bars.say(f"{twice} of {len(jobs)} jobs are the same as others")
+        for clip, name in twice:
+            bars.say(f"{clip}: the same as {name}, and done once")
         why = driver.run(workers)
         counts = driver.journal.counts(driver.keys)
     finally:
@@ -130,6 +156,8 @@ def edit(arguments):
             worker.close()
         driver.close()
     print(f"{_in_words(counts)}. {(options.out / 'index.html').resolve()}")
+    if counts[FAILED]:
+        print(f"failed ones are tried again by: retry {options.out}")
     if why:
         print(why, file=sys.stderr)
         return ENDED_EARLY
@@ -137,7 +165,10 @@ def edit(arguments):
 
 
 def _local_workers(options, comfyui, work):
-    names = options.gpus.split(",") if options.gpus else gpus()
+    visible = options.gpus or os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in visible.split(",") if name.strip()] or gpus()
+    if len(set(names)) < len(names):
+        raise BatchError(f"--gpus {visible}: names one twice.")
     if not names:
         names, comfyui = [None] * (options.workers or 1), comfyui.on_cpu()
     return [
@@ -166,25 +197,37 @@ def status(out):
     rows = journal.all()
     print(f"{_in_words(journal.counts())}.")
     for row in rows:
-        if row["state"] in (RUNNING, FAILED):
-            print(f"{row['state']}: {row['name']} {row['message'] or row['worker']}")
+        if row["state"] == FAILED:
+            print(f"failed: {row['name']} {row['message']}")
+        elif row["state"] == RUNNING:
+            print(f"running: {row['name']} {row['worker'] if is_driven(out) else 'was begun; start again to go on'}")
     journal.close()
     return SOME_FAILED if any(row["state"] == FAILED for row in rows) else ALL_DONE
 
 
 def retry(out, names):
     """Failed jobs once more, with the arguments of the last run."""
-    journal = _journal(out)
-    failed = {row["name"]: row["key"] for row in journal.all() if row["state"] == FAILED}
+    _journal(out).close()
+    try:
+        last = json.loads((out / WORK / RUN).read_text(encoding="utf-8"))
+    except OSError:
+        raise BatchError(f"{out}: no batch has run here to its first job.") from None
+    out = out.resolve()
+    os.chdir(last["folder"])  # its paths may be relative
+    return edit(last["arguments"], out, names)
+
+
+def _queue_failed(driver, names):
+    """Those of the last run's failed jobs that are named, all if none is."""
+    failed = {row["name"]: row["key"] for row in driver.journal.all() if row["state"] == FAILED}
     unknown = [name for name in names if name not in failed]
     if unknown:
         raise BatchError(f"{', '.join(unknown)}: no such job failed. `status` names those that did.")
     for name in names or failed:
-        journal.retry(failed[name])
-    journal.close()
-    last = json.loads((out / WORK / RUN).read_text(encoding="utf-8"))
-    os.chdir(last["folder"])  # its paths may be relative
-    return edit(last["arguments"])
+        if failed[name] in driver.keys:
+            driver.journal.retry(failed[name])
+        else:
+            print(f"{name} is not among the jobs of the last run: start that list again", file=sys.stderr)
 
 
 def _journal(out):
@@ -195,12 +238,15 @@ def _journal(out):
 
 def _object_info(comfyui, work):
     """What ComfyUI says of its nodes, from a server for that alone."""
-    server = Server(comfyui, work / "conversion", work / "user", None)
-    server.start()
-    try:
-        return server.ask("object_info")
-    finally:
-        server.stop()
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        server = Server(comfyui, folder, work / "user", None)
+        try:
+            server.start()
+            return server.nodes()
+        except ServerDidNotStart as error:
+            raise BatchError(str(error)) from None
+        finally:
+            server.stop()
 
 
 def _in_words(counts):
@@ -211,6 +257,8 @@ def _in_words(counts):
 
 def main(arguments):
     try:
+        if arguments in (["status"], ["retry"]):
+            raise BatchError(f"{arguments[0]}: of which output folder?")
         if arguments[:1] == ["status"] and len(arguments) == 2:
             return status(Path(arguments[1]))
         if arguments[:1] == ["retry"] and len(arguments) >= 2:

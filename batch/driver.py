@@ -1,11 +1,15 @@
 """Hands jobs to workers until none is left, and writes down what becomes of them."""
 
+import contextlib
 import json
 import os
+import platform
 import shutil
 import threading
 import time
 from pathlib import Path
+
+import psutil
 
 from .errors import BatchError, DiskFull, Interrupted, JobFailed, ServerDidNotStart, ServerDied, WorkerDied
 from .graph import fill_in
@@ -35,24 +39,29 @@ class Driver:
     """
 
     def __init__(self, out: Path, graph: dict, models: Path, *, left_free: int, silence: float, see):
-        self.out, self._graph, self._models = Path(out), graph, models
+        self.out, self._graph, self._models = Path(out).resolve(), graph, models
         self._left_free, self._silence, self._see = left_free, silence, see
         self._work = work_folder(self.out)
         self._lock = _Lock(self._work / LOCK)
         self.journal = Journal(self._work)
         self._changed = threading.Condition()
         self._stopping, self._why = False, ""
-        self._page_due = 0.0
+        self._page_due, self._write_failed = 0.0, False
 
     def plan(self, jobs):
         """Write jobs into the journal; what is done and whole stays done, what was begun is queued again.
 
+        Returns:
+            Jobs that are the same as one before: the clip's name, and the name of that one's result.
+
         Raises:
             BatchError: a job sets an input that there is not.
         """
-        planned = {}
+        planned, twice = {}, []
         for job in jobs:
             key = key_of(job, self._graph, self.journal.digest(job.clip), self._models)
+            if key in planned:
+                twice.append((job.clip.name, planned[key][1]))
             planned.setdefault(key, (key, name_of(job, key), job._replace(clip=job.clip.resolve())))
         self.journal.add(planned.values())
         self.keys = set(planned)
@@ -61,9 +70,11 @@ class Driver:
                 self.journal.put_back(row["key"], "begun before; the driver ended")
             elif row["state"] == DONE and row["key"] in self.keys and not self._is_whole(row):
                 self.journal.put_back(row["key"], "its result was gone or changed")
+        ours = {row["name"] for row in self.journal.all()}
         for left in self.out.glob(f"*{UNFINISHED}"):
-            left.unlink(missing_ok=True)
-        return len(jobs) - len(planned)
+            if Path(left.stem).stem in ours:
+                left.unlink(missing_ok=True)
+        return twice
 
     def run(self, workers):
         """Do all jobs; comes back when none is left that could be done.
@@ -83,15 +94,18 @@ class Driver:
                     self._write()
         except KeyboardInterrupt:
             self._end(workers, threads)
-        if not self._why and self.journal.counts(self.keys)[QUEUED]:
+        counts = self.journal.counts(self.keys)
+        if not self._why and counts[QUEUED] + counts[RUNNING]:
             self._why = "no worker is left"
         return self._why
 
     def close(self):
         """Write page and table, and give the folder free."""
-        self._write()
-        self.journal.close()
-        self._lock.release()
+        try:
+            self._write()
+        finally:
+            self.journal.close()
+            self._lock.release()
 
     def _end(self, workers, threads):
         """After ^C: jobs at work are interrupted, so that their state is saved. Another ^C ends it at once."""
@@ -141,6 +155,11 @@ class Driver:
                     self.journal.put_back(key)
                 else:
                     ended = self.journal.died(key, message)
+            except Exception as error:  # of a kind that nobody thought of: no job is lost, and nobody waits for it
+                message = f"{type(error).__name__}: {error}"
+                with contextlib.suppress(Exception):
+                    self.journal.put_back(key)
+                self._stop(f"{worker.name}: {message}")
             self._see.end(worker.name, name, message.split("\n")[0], ended)
             with self._changed:
                 self._changed.notify_all()
@@ -157,7 +176,11 @@ class Driver:
                     return None
                 free = shutil.disk_usage(self.out).free
                 if free >= self._left_free:
-                    ready = worker.is_ready()
+                    try:
+                        ready = worker.is_ready()
+                    except ServerDidNotStart as error:
+                        self._see.say(f"{worker.name} is given up: {error}")
+                        return None
                     row = self.journal.take(worker.name, self.keys) if ready else None
                     if row is not None:
                         return row
@@ -177,7 +200,7 @@ class Driver:
 
     def _task(self, row):
         graph = fill_in(self._graph, row["instruction"], row["inputs"])
-        return Task(row["key"], row["clip"], graph, str(self.out.resolve() / row["name"]), self._silence)
+        return Task(row["key"], row["clip"], graph, tuple(row["inputs"]), str(self.out / row["name"]), self._silence)
 
     def _is_whole(self, row):
         path = self.out / row["result"]
@@ -185,40 +208,58 @@ class Driver:
 
     def _write(self):
         rows = self.journal.all()
-        write_page(self.out, rows)
-        write_table(self.out, rows)
+        for write in (write_page, write_table):
+            try:
+                write(self.out, rows)
+            except OSError as error:  # open in another program, a full disk: the jobs go on
+                if not self._write_failed:
+                    self._see.say(f"{error}; tried again until it can be written")
+                self._write_failed = True
         self._page_due = time.monotonic() + PAGE_EVERY
 
 
 def work_folder(out: Path) -> Path:
     folder = out / WORK
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BatchError(f"--out {out}: cannot be made: {error}") from None
     return folder
+
+
+def is_driven(out: Path) -> bool:
+    """Whether a driver is at work in an output folder, as far as that can be told from here."""
+    return _is_alive(out / WORK / LOCK)
 
 
 class _Lock:
     """A file that says which process drives a folder; one that a dead process left is taken over."""
 
     def __init__(self, path):
-        import psutil
-
         self._path, me = path, psutil.Process()
         while True:
             try:
                 with open(path, "x", encoding="utf-8") as file:
-                    json.dump({"pid": me.pid, "created": me.create_time()}, file)
+                    json.dump({"machine": platform.node(), "pid": me.pid, "created": me.create_time()}, file)
                 return
             except FileExistsError:
-                if self._is_alive(psutil):
-                    raise BatchError(f"{path.parent.parent}: another batch is at work here.") from None
+                if _is_alive(path):
+                    raise BatchError(
+                        f"{path.parent.parent}: another batch is at work here. If none is, on any machine, delete "
+                        f"{path}."
+                    ) from None
                 path.unlink(missing_ok=True)
-
-    def _is_alive(self, psutil):
-        try:
-            named = json.loads(self._path.read_text(encoding="utf-8"))
-            return psutil.Process(named["pid"]).create_time() == named["created"]
-        except (OSError, ValueError, KeyError, psutil.Error):
-            return False
 
     def release(self):
         self._path.unlink(missing_ok=True)
+
+
+def _is_alive(lock):
+    """Whether the process that a lock names is there; one on another machine counts as if it were."""
+    try:
+        named = json.loads(lock.read_text(encoding="utf-8"))
+        if named["machine"] != platform.node():
+            return True
+        return abs(psutil.Process(named["pid"]).create_time() - named["created"]) < 2  # clocks are set
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return False

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .errors import BatchError
+from .errors import BatchError, JobFailed
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = Path(__file__).with_name("workflow.json")  # the 14B with the released settings, clips of any length
@@ -71,6 +71,30 @@ def fill_in(graph: dict, instruction: str, inputs: dict) -> dict:
     return graph
 
 
+def refuse_unknown(graph: dict, settings, nodes: dict) -> None:
+    """Refuse inputs that nodes do not have: the server would take no notice of them.
+
+    Args:
+        settings: as `Class.input` or `#id.input`.
+        nodes: what the server says of them.
+
+    Raises:
+        JobFailed: names the inputs that there are.
+    """
+    for where in settings:
+        node, _, name = where.rpartition(".")
+        kind = graph[node[1:]]["class_type"] if node.startswith("#") else node
+        groups = nodes.get(kind, {}).get("input", {})
+        names = [each for group in ("required", "optional") for each in groups.get(group, ())]
+        if names and name not in names:
+            raise JobFailed(f"{where}: {kind} has no input {name}; it has {', '.join(names)}.")
+
+
+def saver_of(graph: dict) -> str:
+    """Id of the node that saves the result."""
+    return _only(graph, SAVER)
+
+
 def prompt_of(graph: dict, file: str, prefix: str) -> dict:
     """What is sent to the server: a filled-in graph that loads a file and saves under a name, with the report.
 
@@ -112,4 +136,5 @@ def _only(graph, class_type):
         return found[0]
     if found:
         raise BatchError(f"The workflow has {len(found)} nodes {class_type} ({', '.join(found)}); name one by its #id.")
-    raise BatchError(f"The workflow has no node {class_type}.")
+    there = ", ".join(sorted({node["class_type"] for node in graph.values()}))
+    raise BatchError(f"The workflow has no node {class_type}; it has {there}.")

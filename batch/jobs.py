@@ -1,6 +1,7 @@
 """What is to be done: clips with an instruction each, from a folder or a list; and what makes a job the same job."""
 
 import csv
+import glob
 import hashlib
 import json
 import os
@@ -64,7 +65,10 @@ def read_jobs(path: Path, instruction: str | None) -> list[Job]:
     read = {".csv": _rows_of_csv, ".jsonl": _rows_of_jsonl}.get(path.suffix.lower())
     if read is None:
         raise BatchError(f"{path}: must be a folder, .csv or .jsonl.")
-    jobs = [_job(row, f"{path}, line {line}", path.parent, instruction) for line, row in read(path)]
+    try:
+        jobs = [_job(row, f"{path}, line {line}", path.parent, instruction) for line, row in read(path)]
+    except UnicodeDecodeError:
+        raise BatchError(f"{path}: must be in UTF-8. Save it as CSV UTF-8.") from None
     if not jobs:
         raise BatchError(f"{path}: there are no jobs in it.")
     return jobs
@@ -72,15 +76,19 @@ def read_jobs(path: Path, instruction: str | None) -> list[Job]:
 
 def _rows_of_csv(path):
     with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
+        first = file.readline()
+        file.seek(0)
+        rows = csv.DictReader(file, delimiter=";" if first.count(";") > first.count(",") else ",")
+        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
         for row in rows:
             if None in row:
                 raise BatchError(f"{path}, line {rows.line_num}: has more cells than the first line names.")
-            yield rows.line_num, {name: value_of(text) for name, text in row.items() if text not in (None, "")}
+            cells = {name: text for name, text in row.items() if text not in (None, "")}
+            yield rows.line_num, {name: value_of(text) if "." in name else text for name, text in cells.items()}
 
 
 def _rows_of_jsonl(path):
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for line, text in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if text.strip():
             try:
                 row = json.loads(text)
@@ -105,9 +113,9 @@ def value_of(text):
 
 def _job(row, where, folder, instruction):
     row = dict(row)
-    clip, words = row.pop(VIDEO, None), row.pop(INSTRUCTION, instruction)
+    clip, words = row.pop(VIDEO, None), row.pop(INSTRUCTION, None) or instruction
     if clip is None:
-        raise BatchError(f"{where}: names no {VIDEO}.")
+        raise BatchError(f"{where}: names no {VIDEO}; its columns are {', '.join(map(str, row)) or 'none'}.")
     if not words:
         raise BatchError(f"{where}: has no {INSTRUCTION}; give one there, or --instruction WORDS for all.")
     clip = folder / str(clip)
@@ -118,8 +126,13 @@ def _job(row, where, folder, instruction):
 
 def name_of(job: Job, key: str) -> str:
     """Of a job's result, without an extension: readable, and of this job alone."""
-    words = re.sub(r"[^\w]+", "-", job.instruction.lower()).strip("-")[:40].rstrip("-")
-    return "--".join(part for part in (job.clip.stem, words, key[:8]) if part)
+    words = _cut(re.sub(r"[^\w]+", "-", job.instruction.lower()).strip("-"), 60).rstrip("-")
+    return "--".join(part for part in (_cut(job.clip.stem, 80), words, key[:8]) if part)
+
+
+def _cut(text, size):
+    """What of a text takes so many bytes: disks count these in names."""
+    return text.encode()[:size].decode(errors="ignore")
 
 
 def key_of(job: Job, graph: dict, clip_digest: str, models: Path) -> str:
@@ -144,7 +157,11 @@ def _weights_in(graph, models):
     for node in graph.values():
         for value in node["inputs"].values():
             if isinstance(value, str) and Path(value).suffix.lower() in WEIGHTS and value not in found:
-                files = sorted(models.glob(f"*/{value}")) if models.is_dir() and not os.path.isabs(value) else []
+                files = (
+                    sorted(models.glob(f"*/{glob.escape(value)}"))
+                    if models.is_dir() and not os.path.isabs(value)
+                    else []
+                )
                 found[value] = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return found
 

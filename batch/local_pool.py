@@ -7,7 +7,7 @@ import signal
 import threading
 from pathlib import Path
 
-from .errors import BY_NAME, WorkerDied
+from .errors import BY_NAME, JobFailed, WorkerDied
 from .server import ComfyUI, Server
 from .worker import Result, Task, Worker
 
@@ -27,6 +27,7 @@ class LocalWorker:
         self.name = name
         self._how = comfyui, folder, user, gpu
         self._process = self._pipe = None
+        self._lock = threading.Lock()  # of the pipe: jobs and interrupts come from several threads
 
     @property
     def pid(self):
@@ -45,7 +46,7 @@ class LocalWorker:
         if self._process is None or not self._process.is_alive():
             self._start()
         try:
-            self._pipe.send(("run", tuple(task)))
+            self._tell("run", tuple(task))
             while True:
                 kind, *said = self._pipe.recv()
                 if kind == "progress":
@@ -77,12 +78,10 @@ class LocalWorker:
         comfyui, folder, user, gpu = self._how
         Server(comfyui, folder, user, gpu).stop()  # should the worker not have come to that
 
-    def _tell(self, word):
-        try:
+    def _tell(self, *words):
+        with self._lock, contextlib.suppress(OSError):  # it is gone, as whoever listens to it will see
             if self._pipe is not None:
-                self._pipe.send((word,))
-        except OSError:
-            pass  # it is gone
+                self._pipe.send(words)
 
     def _start(self):
         context = multiprocessing.get_context("spawn")
@@ -110,7 +109,7 @@ def _work(pipe, comfyui, folder, user, gpu):
                 tasks.append(Task(*said[0]))
                 ready.release()
             elif word == "interrupt":
-                with contextlib.suppress(OSError):  # the server is gone, or not there yet
+                with contextlib.suppress(Exception):  # the server is gone, or not there yet
                     worker.interrupt()
             else:
                 worker.close()
@@ -124,6 +123,8 @@ def _work(pipe, comfyui, folder, user, gpu):
             answer = "done", *result
         except tuple(BY_NAME.values()) as error:
             answer = type(error).__name__, str(error)
+        except Exception as error:  # of a kind that nobody thought of
+            answer = JobFailed.__name__, f"{type(error).__name__}: {error}"
         try:
             pipe.send(answer)
         except OSError:

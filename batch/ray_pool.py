@@ -8,11 +8,12 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import ray
 
-from .errors import BY_NAME, BatchError, WorkerDied
+from .errors import BY_NAME, BatchError, JobFailed, ServerDidNotStart, WorkerDied
 from .server import ComfyUI, Server
 from .worker import UNFINISHED, Result, Task, Worker
 
@@ -34,14 +35,18 @@ class _Actor:
         self._scratch.mkdir(parents=True, exist_ok=True)
         user = Path(user) if user else self._scratch / "user"
         self._worker = Worker(Server(ComfyUI(*comfyui), self._scratch, user, None))
-        self._steps = None
+        self._steps, self._one = None, threading.Lock()
 
     def ready(self):
         return os.getpid()
 
     def run(self, task: tuple, clip):
         """What became of a task: ("done", *Result), with the bytes in place of the path if bytes came, or a failure."""
-        task, self._steps = Task(*task), None
+        with self._one:  # the driver may have lost sight of one that is still at work
+            return self._run(Task(*task), clip)
+
+    def _run(self, task, clip):
+        self._steps = None
         if clip is not None:
             there = self._scratch / f"sent{Path(task.clip).suffix}"
             there.write_bytes(clip)
@@ -66,7 +71,8 @@ class _Actor:
 
     def close(self):
         self._worker.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        for name in ("input", "output", "temp"):  # unfinished edits stay
+            shutil.rmtree(self._scratch / name, ignore_errors=True)
 
     def _step(self, done, of):
         self._steps = done, of
@@ -95,13 +101,20 @@ class RayWorker:
         self._answers = self._actor.ready.remote()
 
     def is_ready(self):
-        """Whether Ray has found a place for the actor; at once."""
+        """Whether Ray has found a place for the actor; at once.
+
+        Raises:
+            ServerDidNotStart: there will be none.
+        """
         if not ray.wait([self._answers], timeout=0)[0]:
             return False
         try:
             ray.get(self._answers)
             return True
-        except ray.exceptions.RayError:  # it is being started again
+        except ray.exceptions.RayError as error:
+            if "creation task" in str(error):
+                raise ServerDidNotStart(f"Ray cannot start it: {error}") from None
+            # It is being started again.
             self._answers = self._actor.ready.remote()
             return False
 
@@ -113,9 +126,10 @@ class RayWorker:
         """
         seen = None
         try:
-            clip = ray.put(Path(task.clip).read_bytes()) if self._send else None
+            clip = ray.put(_bytes_of(task.clip)) if self._send else None
             answer = self._actor.run.remote(tuple(task), clip)
             while not ray.wait([answer], timeout=POLL)[0]:
+                # No answer in time means that the machine is lost, too: Ray may not say so for minutes.
                 steps = ray.get(self._actor.steps.remote(), timeout=CALL)
                 if steps is not None and steps != seen:
                     on_progress(*steps)
@@ -148,6 +162,13 @@ class RayWorker:
             os.fsync(file.fileno())
         os.replace(beside, result)
         return Result(str(result), size, seconds, report)
+
+
+def _bytes_of(clip):
+    try:
+        return Path(clip).read_bytes()
+    except OSError as error:
+        raise JobFailed(f"{type(error).__name__}: {error}") from None
 
 
 def workers_of_cluster(address: str, comfyui: ComfyUI, out: Path, work: Path, *, send: bool, workers: int | None):

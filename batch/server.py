@@ -18,6 +18,9 @@ import psutil
 
 from .errors import Interrupted, JobFailed, ServerDidNotStart, ServerDied
 
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy is asked for this machine
+# In a node's message, where the GPU will not answer until the server is started again.
+BROKEN_GPU = ("CUDA error", "cudaError", "device-side assert", "CUBLAS_STATUS", "CUDNN_STATUS", "AcceleratorError")
 START = 600  # seconds that a server may take to answer: custom nodes import, disks are slow
 PROCESS = "server.json"  # in a worker's folder: which process guards its server
 LOG = "server.log"
@@ -52,7 +55,7 @@ class Server:
 
     def __init__(self, comfyui: ComfyUI, folder: Path, user: Path, gpu: str | None):
         self._comfyui, self.folder, self._user, self._gpu = comfyui, Path(folder), Path(user), gpu
-        self._process = self._address = None
+        self._process = self._address = self._nodes = None
 
     @property
     def input(self) -> Path:
@@ -64,6 +67,12 @@ class Server:
         Raises:
             ServerDidNotStart: with the end of its log.
         """
+        try:
+            self._start()
+        except OSError as error:
+            raise ServerDidNotStart(f"{type(error).__name__}: {error}") from None
+
+    def _start(self):
         if self.running():
             return
         self.stop()
@@ -81,7 +90,8 @@ class Server:
         apart = (
             {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
         )
-        gpu = {} if self._gpu is None else {"CUDA_VISIBLE_DEVICES": self._gpu}
+        # In the order that nvidia-smi has them.
+        gpu = {} if self._gpu is None else {"CUDA_VISIBLE_DEVICES": self._gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         with open(self.folder / LOG, "ab") as log:
             self._process = psutil.Popen(
                 list(map(str, command)), stdout=log, stderr=subprocess.STDOUT, env=os.environ | gpu, **apart
@@ -94,7 +104,7 @@ class Server:
             try:
                 self.ask("system_stats")
                 return
-            except (urllib.error.URLError, ConnectionError):
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
                 if not self.running() or time.monotonic() > deadline:
                     self.stop()
                     end = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")[-2000:]
@@ -110,7 +120,7 @@ class Server:
         try:
             named = json.loads((self.folder / PROCESS).read_text(encoding="utf-8"))
             left = psutil.Process(named["pid"])
-            if left.create_time() == named["created"]:  # a number may have gone to another process
+            if abs(left.create_time() - named["created"]) < 2:  # a number may have gone to another process
                 processes.append(left)
         except (OSError, ValueError, KeyError, psutil.Error):
             pass
@@ -129,7 +139,7 @@ class Server:
         """The answer to a GET, or to a POST of JSON."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._address}/{path}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with DIRECT.open(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 
     def run(self, prompt, on_progress, silence: float) -> dict:
@@ -147,9 +157,15 @@ class Server:
         """
         try:
             return asyncio.run(self._run(prompt, on_progress, silence))
-        except (ServerDied, aiohttp.ClientError, ConnectionError) as error:
+        except (ServerDied, aiohttp.ClientError, ConnectionError, TimeoutError, asyncio.TimeoutError) as error:
             self.stop()  # it may hang, or be about to end
             raise ServerDied(str(error) or type(error).__name__) from None
+
+    def nodes(self):
+        """What it says of its nodes."""
+        if self._nodes is None:
+            self._nodes = self.ask("object_info")
+        return self._nodes
 
     def interrupt(self):
         """Stop what it computes; what an unfinished edit keeps is saved."""
@@ -166,9 +182,10 @@ class Server:
                     accepted = await answer.json()
                 if accepted.get("node_errors") or "prompt_id" not in accepted:
                     raise JobFailed(_refusal(accepted))
+                heard = time.monotonic()
                 while True:
                     try:
-                        message = await asyncio.wait_for(socket_.receive(), silence)
+                        message = await asyncio.wait_for(socket_.receive(), heard + silence - time.monotonic())
                     except asyncio.TimeoutError:
                         raise ServerDied(f"the server said nothing for {silence:.0f} s") from None
                     if message.type == aiohttp.WSMsgType.BINARY:
@@ -176,13 +193,16 @@ class Server:
                     if message.type != aiohttp.WSMsgType.TEXT:
                         raise ServerDied("the server ended")
                     said = json.loads(message.data)
-                    kind, data = said["type"], said["data"]
-                    if data.get("prompt_id") not in (None, accepted["prompt_id"]):
+                    kind, data = said["type"], said.get("data")
+                    # Nodes of other packs send what they like, some every second.
+                    if not isinstance(data, dict) or data.get("prompt_id") != accepted["prompt_id"]:
                         continue
+                    heard = time.monotonic()
                     if kind == "progress":
                         on_progress(data["value"], data["max"])
                     elif kind == "execution_error":
-                        raise JobFailed(_failure(data["node_type"], data["exception_message"].strip()))
+                        said = _failure(data["node_type"], data["exception_message"].strip())
+                        raise (ServerDied if any(words in said for words in BROKEN_GPU) else JobFailed)(said)
                     elif kind == "execution_interrupted":
                         raise Interrupted
                     elif kind == "execution_success":

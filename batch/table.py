@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-FILE = "jobs.csv"
+FILE = "results.csv"
 COLUMNS = (
     "name",
     "state",

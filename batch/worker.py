@@ -3,6 +3,7 @@
 The same on every machine and in every pool.
 """
 
+import contextlib
 import errno
 import os
 import shutil
@@ -11,11 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import DiskFull, JobFailed
-from .graph import REPORT, prompt_of
+from .graph import REPORT, prompt_of, refuse_unknown, saver_of
 from .server import Server
 
 UNFINISHED = ".part"
-FULL = ("No space left on device", "not enough space on the disk")  # the system's words, in a node's message
+FULL = (
+    "No space left on device",
+    "not enough space on the disk",
+    "Disk quota exceeded",
+)  # the system's words, in a node's message
 RESULTS = ("images", "video", "videos", "gifs")  # what nodes that save videos call them
 
 
@@ -25,6 +30,7 @@ class Task(NamedTuple):
     key: str
     clip: str
     graph: dict  # filled in
+    settings: tuple  # inputs that were set in it, as `Class.input`, whose names the server may not know
     result: str  # path of the result, without an extension
     silence: float  # seconds without a word from the server after which it counts as hung
 
@@ -60,7 +66,9 @@ class Worker:
         try:
             return self._run(task, on_progress)
         except (JobFailed, OSError) as error:
-            if getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in FULL):
+            if getattr(error, "errno", None) in (errno.ENOSPC, getattr(errno, "EDQUOT", None)) or any(
+                words in str(error) for words in FULL
+            ):
                 raise DiskFull(f"the disk is full: {error}") from None
             if isinstance(error, OSError):  # a clip that cannot be read, a folder that cannot be written to
                 raise JobFailed(f"{type(error).__name__}: {error}") from None
@@ -68,6 +76,7 @@ class Worker:
 
     def _run(self, task, on_progress):
         self._server.start()
+        refuse_unknown(task.graph, task.settings, self._server.nodes())
         started = time.monotonic()
         clip = Path(task.clip)
         there = self._server.input / f"{Path(task.result).name}{clip.suffix}"  # a name that messages may say
@@ -76,8 +85,9 @@ class Worker:
             prompt = prompt_of(task.graph, there.name, task.key)
             outputs = self._server.run(prompt, on_progress, task.silence)
         finally:
-            there.unlink(missing_ok=True)
-        saved = self._saved(outputs)
+            with contextlib.suppress(OSError):  # somebody looks at it; it goes with the worker's folder
+                there.unlink(missing_ok=True)
+        saved = self._saved(outputs.get(saver_of(task.graph), {}))
         result = Path(task.result + saved.suffix)
         beside = result.with_name(result.name + UNFINISHED)
         shutil.move(saved, beside)  # a rename on the same disk
@@ -96,12 +106,10 @@ class Worker:
     def close(self):
         self._server.stop()
 
-    def _saved(self, outputs):
-        """The video that the prompt saved."""
-        for output in outputs.values():
-            for item in (each for kind in RESULTS for each in output.get(kind, ())):
-                if item.get("type") == "output":
-                    return self._server.folder / "output" / item["subfolder"] / item["filename"]
+    def _saved(self, output):
+        """The video that Save Video gave out."""
+        for item in (each for kind in RESULTS for each in output.get(kind, ())):
+            return self._server.folder / "output" / item["subfolder"] / item["filename"]
         raise JobFailed("the workflow saved no video")
 
 

@@ -90,7 +90,8 @@ def in_context_sparse_attention(
         blocks = _blocks(0, -(-(needed or layout.tokens) // layout.block_size), q)
         every_head = all_heads(q).view(q.shape[:2])
         for part in in_groups(q.shape[1], q, tokens=2 * layout.tokens * q.shape[0]):
-            answer = dense_attention(q[:, part, :needed], k[:, part], v[:, part]).flatten(0, 1)
+            rows = min(layout.tokens, blocks.shape[-1] * layout.block_size)  # whole blocks: kernels read no fewer
+            answer = dense_attention(q[:, part, :rows], k[:, part], v[:, part]).flatten(0, 1)
             kernels.write_query_blocks(
                 answer,
                 head_index=every_head[:, part].flatten(),

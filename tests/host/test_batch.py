@@ -146,10 +146,13 @@ def test_a_workflow_of_the_canvas_and_settings_for_all(folder):
         (["jobs.jsonl", "--comfyui", "."], "there is no ComfyUI"),
         (["status", "."], "no batch has run here"),
         (["jobs.jsonl", "--set", "LIVEditSampler.seed"], "must be NODE.INPUT=VALUE"),
+        (["clips", "--instruction", "snow", "--out", "clips"], "results would come among the clips"),
+        (["jobs.jsonl", "--out", "clips/clip00.mp4", "--comfyui", host.COMFYUI], "cannot be made"),
+        (["status"], "of which output folder"),
     ],
 )
 def test_what_it_cannot_do_is_said_at_once(folder, arguments, said):
-    out = [] if arguments[0] == "status" else ["--out", "out"]
+    out = [] if arguments[0] == "status" or "--out" in arguments else ["--out", "out"]
     run = subprocess.run(
         [sys.executable, "-s", "-m", "batch", *arguments, *out],
         cwd=folder,

@@ -77,10 +77,12 @@ def batch(tmp_path):
     """A function that makes a driver for jobs with clips of these names, and plans them."""
     opened = []
 
+    def end():
+        while opened:
+            opened.pop().close()
+
     def batch(names="abc", left_free=0):
-        for one in opened:
-            one.close()
-        opened.clear()
+        end()
         clips = tmp_path / "clips"
         clips.mkdir(exist_ok=True)
         jobs = []
@@ -92,9 +94,9 @@ def batch(tmp_path):
         made.plan(jobs)
         return made
 
+    batch.end = end
     yield batch
-    for one in opened:
-        one.close()
+    end()
 
 
 def states(driver):
@@ -190,11 +192,14 @@ def test_words_for_a_full_disk_from_a_node_are_understood(tmp_path):
         def start(self):
             pass
 
+        def nodes(self):
+            return {}
+
         def run(self, *_):
             raise JobFailed("SaveVideo: [Errno 28] No space left on device")
 
     (tmp_path / "clip.mp4").write_text("clip")
-    task = drivers.Task("key", str(tmp_path / "clip.mp4"), read_graph(DEFAULT), str(tmp_path / "result"), 60)
+    task = drivers.Task("key", str(tmp_path / "clip.mp4"), read_graph(DEFAULT), (), str(tmp_path / "result"), 60)
     with pytest.raises(DiskFull):
         Worker(Server()).run(task, None)
     with pytest.raises(JobFailed, match="FileNotFoundError"):
@@ -205,10 +210,11 @@ def test_what_an_ended_driver_had_begun_is_queued_again(batch):
     driver = batch()
     row = driver.journal.take("w", driver.keys)
     assert driver.journal.of(row["key"])["state"] == RUNNING
-    part = driver.out / "half.mp4.part"
+    part, other = driver.out / f"{row['name']}.mp4.part", driver.out / "somebody's.mp4.part"
     part.write_text("half")
+    other.write_text("half")
     worker, driver = Pretender(), batch()
-    assert not part.exists()
+    assert not part.exists() and other.exists()
     driver.run([worker])
     assert worker.ran == ["a", "b", "c"]
 
@@ -241,7 +247,52 @@ def test_one_folder_has_one_driver(batch, tmp_path):
 def test_the_same_job_twice_is_one(batch):
     driver = batch("a")
     job = Job(driver.out.parent / "clips" / "a.mp4", "snow", {})
-    assert driver.plan([job, job]) == 1 and len(driver.journal.all()) == 1
+    ((clip, name),) = driver.plan([job, job])
+    assert clip == "a.mp4" and [row["name"] for row in driver.journal.all()] == [name]
+
+
+def test_an_error_that_nobody_thought_of_ends_the_batch_and_loses_nothing(batch):
+    driver = batch("abcd")
+    why = driver.run(
+        [Pretender("1", {"a": RuntimeError("odd"), "b": RuntimeError("odd")}), Pretender("2", seconds=0.2)]
+    )
+    assert why == "1: RuntimeError: odd" and RUNNING not in states(driver).values()
+    worker = Pretender()
+    assert batch("abcd").run([worker]) == "" and "a" in worker.ran
+
+
+def test_results_are_found_again_behind_a_link(batch, tmp_path):
+    deep = tmp_path / "far" / "away" / "and" / "deep"
+    deep.mkdir(parents=True)
+    (tmp_path / "out").symlink_to(deep)
+    batch().run([Pretender()])
+    worker = Pretender()
+    batch().run([worker])
+    assert worker.ran == [] and len(list(deep.glob("*.mp4"))) == 3
+
+
+def test_a_page_that_cannot_be_written_stops_nothing(batch, monkeypatch):
+    def fails(*_):
+        raise PermissionError("open in another program")
+
+    monkeypatch.setattr(drivers, "write_table", fails)
+    monkeypatch.setattr(drivers, "PAGE_EVERY", 0.0)
+    driver = batch()
+    assert driver.run([Pretender(seconds=0.2)]) == "" and set(states(driver).values()) == {DONE}
+    batch.end()
+    assert [line for line in driver._see.lines if "open in another program" in line] == [
+        "open in another program; tried again until it can be written"
+    ]
+
+
+def test_a_lock_of_another_machine_is_left_alone(batch, tmp_path):
+    batch()
+    batch.end()
+    (tmp_path / "out" / ".batch" / "driver.lock").write_text('{"machine": "another", "pid": 1, "created": 0}')
+    with pytest.raises(BatchError, match="another batch is at work"):
+        batch()
+    (tmp_path / "out" / ".batch" / "driver.lock").write_text("half")
+    batch()
 
 
 def test_another_program_may_read_the_journal(batch, tmp_path):
@@ -269,4 +320,4 @@ def test_two_thousand_jobs_are_quick_and_need_no_more_memory(batch):
     assert set(states(driver).values()) == {DONE}
     assert each - worker.seconds < 0.015, f"{each:.4f} s a job"  # 0.002 on an idle machine
     assert memory[1] - memory[0] < 32 << 20
-    assert "clip1999" in (driver.out / "jobs.csv").read_text() or driver.close() is None
+    assert "clip1999" in (driver.out / "results.csv").read_text() or driver.close() is None

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from liveditor.batch.errors import BatchError
-from liveditor.batch.graph import DEFAULT, REPORT, fill_in, instruction_of, prompt_of, read_graph
+from liveditor.batch.errors import BatchError, JobFailed
+from liveditor.batch.graph import DEFAULT, REPORT, fill_in, instruction_of, prompt_of, read_graph, refuse_unknown
 from liveditor.batch.jobs import Job, key_of, name_of, read_jobs
 
 
@@ -47,6 +47,15 @@ def test_a_table(clips):
         {"LIVEditSampler.seed": 7, "EncodeSourceVideo.size": "auto 480p", "DecodeVideo.original_size": True},
     )
     assert second == Job(clips / "a.MOV", "rain", {})
+
+
+def test_a_table_as_other_programs_write_it(clips):
+    table = clips / "jobs.csv"
+    table.write_text("video; instruction; LIVEditSampler.seed\nb.mp4;007;7\n", encoding="utf-8")
+    assert read_jobs(table, None) == [Job(clips / "b.mp4", "007", {"LIVEditSampler.seed": 7})]
+    table.write_bytes("video,instruction\nb.mp4,Stra\xdfe\n".encode("latin-1"))
+    with pytest.raises(BatchError, match="must be in UTF-8"):
+        read_jobs(table, None)
 
 
 def test_lines_of_json(clips):
@@ -110,6 +119,14 @@ def test_inputs_that_there_are_not(graph, where, said):
         fill_in(graph, "", {where: 1})
 
 
+def test_inputs_that_the_server_does_not_know(graph):
+    nodes = {"LIVEditSampler": {"input": {"required": {"steps": 0}, "optional": {"window": 0}}}}
+    refuse_unknown(graph, ("LIVEditSampler.steps", "#sampler.window", "SomeNode.value"), nodes)
+    for where in ("LIVEditSampler.stps", "#sampler.stps"):
+        with pytest.raises(JobFailed, match="has no input stps; it has steps, window"):
+            refuse_unknown(graph, (where,), nodes)
+
+
 def test_the_instruction_is_found_behind_other_nodes(graph):
     graph["between"] = {"class_type": "EncodeSourceVideo", "inputs": {"positive": ["instruction", 0]}}
     graph["sampler"]["inputs"]["positive"] = ["between", 1]
@@ -151,3 +168,6 @@ def test_the_same_job_has_the_same_key_and_any_other_another(graph, tmp_path):
     assert len({first, *others}) == 6
     assert name_of(job, first) == f"clip--make-it-snow--{first[:8]}"
     assert name_of(job._replace(instruction="/?*"), first) == f"clip--{first[:8]}"
+    snow = "\u96ea"
+    long = name_of(Job(tmp_path / f"{snow * 70}.mp4", snow * 300, {}), first)
+    assert len(f"{long}.mp4.part".encode()) < 200 and long.endswith(first[:8])
