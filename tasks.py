@@ -47,7 +47,6 @@ TOOLS = [
     "playwright",
     "comfy-cli==1.23.0",
     "comfy-test",
-    "ray==2.49.2",
     "ruff==0.17.6",
     "deno==2.9.8",
 ]

@@ -68,15 +68,6 @@ def parse(arguments):
     parser.add_argument("--gpus", help="numbers of the GPUs to use, as 0,1 (default: all)")
     parser.add_argument("--workers", type=int, help="how many, where there is no NVIDIA GPU (default: 1)")
     parser.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="work in a Ray cluster, on all of its GPUs: its address, auto for the one that runs here, or local to "
-        "start one; machines have pack, ComfyUI, weights, clips and results at the same paths",
-    )
-    parser.add_argument(
-        "--ray-send", action="store_true", help="clips and results go through Ray, not by paths that machines share"
-    )
-    parser.add_argument(
         "--comfyui", type=Path, default=ROOT.parents[1], help="folder of ComfyUI (default: this pack's)"
     )
     parser.add_argument("--base", type=Path, help="ComfyUI's base directory, where that is another")
@@ -130,7 +121,7 @@ def edit(arguments, out=None, again=None):
     comfyui = ComfyUI(
         options.comfyui.resolve(), base, arguments=tuple(shlex.split(options.server, posix=os.name != "nt"))
     )
-    workers = (_ray_workers if options.ray else _local_workers)(options, comfyui, work)
+    workers = _local_workers(options, comfyui, work)
     bars = Bars([worker.name for worker in workers])
     graph = read_graph(options.workflow, lambda: _object_info(comfyui.on_cpu(), work))
     driver = Driver(
@@ -181,14 +172,6 @@ def _local_workers(options, comfyui, work):
         )
         for i, gpu in enumerate(names)
     ]
-
-
-def _ray_workers(options, comfyui, work):
-    try:
-        from .ray_pool import workers_of_cluster
-    except ImportError:
-        raise BatchError("--ray: takes the package ray (pip install ray).") from None
-    return workers_of_cluster(options.ray, comfyui, options.out, work, send=options.ray_send, workers=options.workers)
 
 
 def status(out):

@@ -22,7 +22,6 @@ from .worker import UNFINISHED, Task
 WORK = ".batch"  # in the output folder: journal, workers' folders, unfinished edits
 LOCK = "driver.lock"
 MOST_FALSE_STARTS = 2  # of a worker's server in a row, before the worker is given up
-SAY_AFTER = 20.0  # seconds that a worker waits for a place before that is said
 PAGE_EVERY = 5.0  # seconds at least between two writings of the page
 
 
@@ -169,24 +168,15 @@ class Driver:
 
     def _next(self, worker):
         """A job for a worker; waits while jobs at work may come back. None when there will be none."""
-        since, said = time.monotonic(), False
         while True:
             with self._changed:
                 if self._stopping:
                     return None
                 free = shutil.disk_usage(self.out).free
                 if free >= self._left_free:
-                    try:
-                        ready = worker.is_ready()
-                    except ServerDidNotStart as error:
-                        self._see.say(f"{worker.name} is given up: {error}")
-                        return None
-                    row = self.journal.take(worker.name, self.keys) if ready else None
+                    row = self.journal.take(worker.name, self.keys)
                     if row is not None:
                         return row
-                    if not ready and not said and time.monotonic() - since >= SAY_AFTER:
-                        self._see.say(f"{worker.name} waits for a place")
-                        said = True
                 counts = self.journal.counts(self.keys)
                 if not counts[QUEUED] + counts[RUNNING]:
                     return None

@@ -33,10 +33,6 @@ class LocalWorker:
     def pid(self):
         return None if self._process is None else self._process.pid
 
-    def is_ready(self):
-        """It starts by itself."""
-        return True
-
     def run(self, task: Task, on_progress) -> Result:
         """Do a job; waits for it.
 

@@ -47,10 +47,7 @@ class Pretender:
 
     def __init__(self, name="w", answers=(), seconds=0.0):
         self.name, self.answers, self.seconds, self.ran = name, dict(answers), seconds, []
-        self.interrupted, self.place = threading.Event(), None
-
-    def is_ready(self):
-        return self.place is None or self.place()
+        self.interrupted = threading.Event()
 
     def run(self, task, on_progress):
         stem = task.result.rpartition("/")[2].partition("--")[0]
@@ -159,18 +156,6 @@ def test_a_worker_whose_server_does_not_start_gives_its_jobs_to_the_others(batch
     driver = batch("xyz")
     assert driver.run([Pretender("broken", dict.fromkeys("xyz", fails))]) == "no worker is left"
     assert [states(driver)[name] for name in "xyz"] == [QUEUED] * 3
-
-
-def test_a_worker_without_a_place_takes_no_job(batch, monkeypatch):
-    monkeypatch.setattr(drivers, "SAY_AFTER", 0.0)
-    driver, sound, homeless = batch("abcdef"), Pretender("1", seconds=0.02), Pretender("2")
-    homeless.place = lambda: False
-    assert driver.run([homeless, sound]) == "" and len(sound.ran) == 6 and homeless.ran == []
-    driver, late = batch("uvwxyz"), Pretender("2")
-    late.place = lambda: len(sound.ran) > 7
-    driver.run([late, sound])
-    assert late.ran and len(late.ran) + len(sound.ran) == 12
-    assert "2 waits for a place" in driver._see.lines
 
 
 def test_a_full_disk_stops_the_batch_and_loses_nothing(batch, monkeypatch):
