@@ -36,7 +36,6 @@ ALLOWED = {
         "psutil",
         "tqdm",
         "comfy_cli",
-        "ray",
     },  # it drives servers, and imports nothing of what runs in them
 }
 # Numbers that PyAV gives as one kind or another by its version; pyav.py makes one of them.
