@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -239,6 +240,8 @@ def _in_words(counts):
 
 
 def main(arguments):
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have it ignored, as of what it starts with &
+        signal.signal(number, signal.default_int_handler)
     try:
         if arguments in (["status"], ["retry"]):
             raise BatchError(f"{arguments[0]}: of which output folder?")

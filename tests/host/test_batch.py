@@ -96,7 +96,7 @@ def test_interrupted_it_saves_and_goes_on(folder):
         clip.unlink()
     write_jobs(folder, LONG)
     process = start(folder, workers=1)
-    wait_for(lambda: at_work(folder))
+    wait_for(lambda: at_work(folder, workers=1))
     process.send_signal(signal.SIGINT)
     assert "2 queued" in finish(process, 3)
     assert {row["state"] for row in rows_of(folder)} == {QUEUED} and no_server_is_left(folder)

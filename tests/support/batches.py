@@ -92,9 +92,10 @@ def wait_for(found, seconds=120):
     raise AssertionError("it never came to that")
 
 
-def at_work(folder):
-    """A job whose edit has begun: (row, worker's folder); None while there is none."""
-    if not any((folder / "out" / WORK / "user" / "liveditor" / "unfinished").glob("*.safetensors")):
+def at_work(folder, workers=2):
+    """A job that has been saved, as those of all workers have: (row, worker's folder); None before that."""
+    saved = (folder / "out" / WORK / "user" / "liveditor" / "unfinished").glob("*.safetensors")
+    if len(list(saved)) < workers:
         return None
     for row in rows_of(folder):
         if row["state"] == RUNNING:
