@@ -29,10 +29,6 @@ class LocalWorker:
         self._process = self._pipe = None
         self._lock = threading.Lock()  # of the pipe: jobs and interrupts come from several threads
 
-    @property
-    def pid(self):
-        return None if self._process is None else self._process.pid
-
     def run(self, task: Task, on_progress) -> Result:
         """Do a job; waits for it.
 
