@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import platform
 import shutil
 import time
 from pathlib import Path
@@ -15,11 +16,13 @@ from safetensors.torch import load, save_file
 KEY = "liveditor_run"  # in a file's header: the fingerprint of the run that it belongs to
 ANY_SEED = "liveditor_run_with_any_seed"
 SUFFIX, UNFINISHED = ".safetensors", ".part"
+PROCESS = "process"  # in the header: which one wrote it
 DONE = "result"  # in place of all else that the sampler needs, and in the header: nothing is left to do
 UNREADABLE = (OSError, ValueError, KeyError, safetensors.SafetensorError)
 MOST_BYTES = 16 << 30  # of all runs together
 MOST_DAYS = 14
 LEFT_FREE = 1 << 30  # bytes of the disk that are never taken
+MOST_DECODING = 86400  # seconds that a result of another process is left for its decoding
 STALE = 3600  # seconds after which a file that was never finished is removed
 
 
@@ -36,7 +39,7 @@ class Keeper:
     """Follows one run, and saves its state now and then, and where it ends before its time.
 
     What cannot be saved or read costs the state and a line in the log, never the run. Of a run that was long enough to
-    be saved the result is kept as well, until that of another one is: what comes after sampling may fail too.
+    be saved the result is kept as well, until that of the next one is: what comes after sampling may fail too.
 
     Args:
         folder: where states lie; it is made where there is none.
@@ -112,12 +115,14 @@ class Keeper:
             self._state = State(self.step + 1, {DONE: result})
 
     def finished(self):
-        """The run is over: its result takes the place of a state that was saved, and of the results of other runs."""
+        """The run is over: its result takes the place of a state that was saved, and of this process's last result."""
         if self._saved is None:
             return
         for file in self._others():
             with contextlib.suppress(*UNREADABLE):
-                if DONE in _header(file):
+                header = _header(file)
+                # Servers may share the folder, and another one may not have decoded its result yet.
+                if DONE in header and (header.get(PROCESS) == _this_process() or _age(file) > MOST_DECODING):
                     file.unlink()
         if self._state is not self._saved:
             self._save()
@@ -130,7 +135,7 @@ class Keeper:
     def _save(self):
         state = self._state
         header = {KEY: self._key, ANY_SEED: self._any_seed, "seed": str(self._seed)}
-        header |= {"step": str(state.step), "window": str(state.window)}
+        header |= {"step": str(state.step), "window": str(state.window), PROCESS: _this_process()}
         if DONE in state.tensors:
             header[DONE] = "1"
         beside = self._path.with_suffix(f".{os.getpid()}{UNFINISHED}")
@@ -214,3 +219,11 @@ class Keeper:
 def _header(path):
     with safetensors.safe_open(path, "pt") as file:
         return file.metadata() or {}
+
+
+def _this_process():
+    return f"{platform.node()} {os.getpid()}"
+
+
+def _age(file):
+    return time.time() - file.stat().st_mtime
