@@ -52,7 +52,7 @@ def readout(page, contains=""):
     page.wait_for_function(
         "([selector, text]) => document.querySelector(selector)?.textContent.includes(text)",
         arg=[READOUT, contains],
-        timeout=5_000,
+        timeout=30_000,
     )
     return page.locator(READOUT).text_content()
 

@@ -36,7 +36,7 @@ def offered(page, kind):
 
 
 def wait_for_list(page, kind):
-    page.wait_for_function(f"() => {prompt_node(kind)}?.widgets.some(w => w.name === '{LIST}')", timeout=5_000)
+    page.wait_for_function(f"() => {prompt_node(kind)}?.widgets.some(w => w.name === '{LIST}')", timeout=30_000)
     return offered(page, kind)
 
 
@@ -64,7 +64,7 @@ def test_an_example_is_chosen_with_the_mouse(page, drawn_by):
             page.mouse.click(x, y)
             page.get_by_role("menuitem", name=names[5]).click()
         page.wait_for_function(
-            f"text => {node}.widgets.find(w => w.name === 'text').value === text", arg=names[5], timeout=5_000
+            f"text => {node}.widgets.find(w => w.name === 'text').value === text", arg=names[5], timeout=30_000
         )
         assert page.evaluate(f"() => {node}.serialize().widgets_values") == [names[5]], "the list is saved nowhere"
         sent = page.evaluate("async () => Object.values((await app.graphToPrompt()).output)")
@@ -104,7 +104,7 @@ def test_the_list_comes_and_goes_with_the_link(page):
         "() => { const s = app.graph.nodes.find(n => n.type === 'LIVEditSampler'); "
         "s.disconnectInput(s.inputs.findIndex(i => i.name === 'positive')); }"
     )
-    page.wait_for_function(f"() => ({count})() === 0", timeout=5_000)
+    page.wait_for_function(f"() => ({count})() === 0", timeout=30_000)
 
 
 def test_in_chinese(page):
@@ -114,7 +114,7 @@ def test_in_chinese(page):
         open_workflow(page, WORKFLOWS / "liveditor_demo.json")
         page.wait_for_function(  # "examples"
             f"""() => {prompt_node("positive")}?.widgets.find(w => w.name === '{LIST}')?.label === '\u793a\u4f8b'""",
-            timeout=5_000,
+            timeout=30_000,
         )
     finally:
         set_setting(page, "Comfy.Locale", "en")

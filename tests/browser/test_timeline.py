@@ -61,7 +61,7 @@ def wait_for_parts(page, *expected):
         "([selector, expected]) => [...document.querySelectorAll(selector)].map(e => e.textContent).join('|') === "
         "expected",
         arg=[f"{BAR} .part", "|".join(expected)],
-        timeout=5_000,
+        timeout=30_000,
     )
 
 

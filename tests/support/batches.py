@@ -9,10 +9,12 @@ import av
 import host
 import numpy as np
 import psutil
+import safetensors
 
 from liveditor.batch.driver import WORK
 from liveditor.batch.journal import DONE, FILE, RUNNING, Journal
 from liveditor.batch.server import PROCESS
+from liveditor.liveditor_core.sampling.unfinished import DONE as DONE_SAMPLING
 
 WORDS = ("turn it into a night scene", "make it sepia", "invert the colours")
 SHORT, LONG = 2, 60  # steps; long enough to be killed in
@@ -94,8 +96,9 @@ def wait_for(found, seconds=120):
 
 def at_work(folder, workers=2):
     """A job that has been saved, as those of all workers have: (row, worker's folder); None before that."""
-    saved = (folder / "out" / WORK / "user" / "liveditor" / "unfinished").glob("*.safetensors")
-    if len(list(saved)) < workers:
+    kept = (folder / "out" / WORK / "user" / "liveditor" / "unfinished").glob("*.safetensors")
+    # Results of sampling are kept as well, and one worker may leave one while another one's server still starts.
+    if sum(map(_is_unfinished, kept)) < workers:
         return None
     for row in rows_of(folder):
         if row["state"] == RUNNING:
@@ -103,6 +106,14 @@ def at_work(folder, workers=2):
             if (place / PROCESS).is_file():
                 return row, place
     return None
+
+
+def _is_unfinished(file):
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            return DONE_SAMPLING not in opened.metadata()
+    except OSError:  # it was replaced meanwhile
+        return False
 
 
 def server_of(place):

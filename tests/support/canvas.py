@@ -217,7 +217,7 @@ def timeline_text(page):
 
 def wait_for_timeline(page, text):
     page.wait_for_function(
-        f"text => {TIMELINE}.widgets.find(w => w.name === 'timeline').value === text", arg=text, timeout=5_000
+        f"text => {TIMELINE}.widgets.find(w => w.name === 'timeline').value === text", arg=text, timeout=30_000
     )
 
 
