@@ -128,7 +128,7 @@ def edit(arguments, out=None, again=None):
     driver = Driver(
         options.out,
         graph,
-        comfyui.models,
+        comfyui.model_folders(),
         left_free=int(options.leave_free * 2**30),
         silence=60 * options.hang_after,
         see=bars,
@@ -163,6 +163,7 @@ def _local_workers(options, comfyui, work):
         raise BatchError(f"--gpus {visible}: names one twice.")
     if not names:
         names, comfyui = [None] * (options.workers or 1), comfyui.on_cpu()
+    comfyui = comfyui._replace(servers=len(names))
     return [
         LocalWorker(
             f"worker {i}" if gpu is None else f"GPU {gpu}",

@@ -31,13 +31,13 @@ class Driver:
     Args:
         out: the output folder.
         graph: the workflow, in API format.
-        models: folder of the models.
+        models: folders of the models' files.
         left_free: bytes of the disk below which no further job begins.
         silence: seconds without a word from a server after which it counts as hung.
         see: what shows progress, see `Bars`.
     """
 
-    def __init__(self, out: Path, graph: dict, models: Path, *, left_free: int, silence: float, see):
+    def __init__(self, out: Path, graph: dict, models: list, *, left_free: int, silence: float, see):
         self.out, self._graph, self._models = Path(out).resolve(), graph, models
         self._left_free, self._silence, self._see = left_free, silence, see
         self._work = work_folder(self.out)

@@ -1,10 +1,8 @@
 """What is to be done: clips with an instruction each, from a folder or a list; and what makes a job the same job."""
 
 import csv
-import glob
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -135,14 +133,14 @@ def _cut(text, size):
     return text.encode()[:size].decode(errors="ignore")
 
 
-def key_of(job: Job, graph: dict, clip_digest: str, models: Path) -> str:
+def key_of(job: Job, graph: dict, clip_digest: str, models: list) -> str:
     """What tells a job from every other: clip, instruction and settings, weights, version.
 
     Args:
         graph: of the workflow.
         clip_digest: see `digest_of_file`.
-        models: folder of the models, in which the files that the graph names are looked for; a file counts by its size
-            and when it was written.
+        models: folders in which the files that the graph names are looked for; a file counts by its size and when it
+            was written.
 
     Raises:
         BatchError: the job sets an input that there is not.
@@ -157,11 +155,7 @@ def _weights_in(graph, models):
     for node in graph.values():
         for value in node["inputs"].values():
             if isinstance(value, str) and Path(value).suffix.lower() in WEIGHTS and value not in found:
-                files = (
-                    sorted(models.glob(f"*/{glob.escape(value)}"))
-                    if models.is_dir() and not os.path.isabs(value)
-                    else []
-                )
+                files = [folder / value for folder in models if (folder / value).is_file()]
                 found[value] = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return found
 

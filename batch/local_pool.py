@@ -79,13 +79,20 @@ class LocalWorker:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, *self._how), name=self.name, daemon=True)
-        self._process.start()
+        # A process gets what signals are held back where it is started: ^C is for the driver, from its first moment on.
+        mask = getattr(signal, "pthread_sigmask", None)
+        before = mask and mask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            if mask:
+                mask(signal.SIG_SETMASK, before)
         theirs.close()
 
 
 def _work(pipe, comfyui, folder, user, gpu):
     """The process of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for the driver, who knows what to do
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where there are no masks of signals
     Path(folder).mkdir(parents=True, exist_ok=True)
     worker = Worker(Server(comfyui, folder, user, gpu))
     tasks, ready = [], threading.Semaphore(0)

@@ -15,15 +15,18 @@ from typing import NamedTuple
 
 import aiohttp
 import psutil
+import yaml
 
-from .errors import Interrupted, JobFailed, ServerDidNotStart, ServerDied
+from .errors import BatchError, Interrupted, JobFailed, ServerDidNotStart, ServerDied
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy is asked for this machine
 # In a node's message, where the GPU will not answer until the server is started again.
 BROKEN_GPU = ("CUDA error", "cudaError", "device-side assert", "CUBLAS_STATUS", "CUDNN_STATUS", "AcceleratorError")
+EXTRA_PATHS = "--extra-model-paths-config"  # ComfyUI's own word for a file that names more folders of models
 START = 600  # seconds that a server may take to answer: custom nodes import, disks are slow
 PROCESS = "server.json"  # in a worker's folder: which process guards its server
 LOG = "server.log"
+SERVERS = "LIVEDITOR_SERVERS"  # in their environment: how many share the machine's RAM
 
 
 class ComfyUI(NamedTuple):
@@ -33,15 +36,41 @@ class ComfyUI(NamedTuple):
     base: Path | None = None  # its base directory, where that is another
     python: str = sys.executable
     arguments: tuple = ()
+    servers: int = 1  # that run on the machine at once
 
     def on_cpu(self) -> "ComfyUI":
         """Told to compute without a GPU, where there may be none that it would find by itself."""
         others = sys.platform == "darwin" or Path("/dev/kfd").exists()  # of Apple and AMD
         return self if others or "--cpu" in self.arguments else self._replace(arguments=(*self.arguments, "--cpu"))
 
-    @property
-    def models(self) -> Path:
-        return (self.base or self.code) / "models"
+    def model_folders(self) -> list[Path]:
+        """Where it looks for files of models, those folders included that the user named in a file for it.
+
+        Raises:
+            BatchError: that file cannot be read.
+        """
+        default = (self.base or self.code) / "models"
+        found = sorted(default.iterdir()) if default.is_dir() else []
+        named = [value for word, value in zip(self.arguments, self.arguments[1:], strict=False) if word == EXTRA_PATHS]
+        for file in (self.code / "extra_model_paths.yaml", *map(Path, named)):
+            if file.is_file():
+                found += _folders_in(file)
+        return [folder for folder in dict.fromkeys(found) if folder.is_dir()]
+
+
+def _folders_in(file):
+    """The folders that a file of ComfyUI's for more model paths names."""
+    try:
+        groups = [group for group in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).values() if group]
+        found = []
+        for group in groups:
+            base = file.parent / os.path.expandvars(os.path.expanduser(group.get("base_path", "")))
+            for key, text in group.items():
+                if isinstance(text, str) and key != "base_path":
+                    found += [(base / line.strip()).resolve() for line in text.split("\n") if line.strip()]
+        return found
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise BatchError(f"{file}: cannot be read as ComfyUI's list of model folders: {error}") from None
 
 
 class Server:
@@ -91,10 +120,11 @@ class Server:
             {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
         )
         # In the order that nvidia-smi has them.
+        shares = {SERVERS: str(self._comfyui.servers)}
         gpu = {} if self._gpu is None else {"CUDA_VISIBLE_DEVICES": self._gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         with open(self.folder / LOG, "ab") as log:
             self._process = psutil.Popen(
-                list(map(str, command)), stdout=log, stderr=subprocess.STDOUT, env=os.environ | gpu, **apart
+                list(map(str, command)), stdout=log, stderr=subprocess.STDOUT, env=os.environ | gpu | shares, **apart
             )
         named = {"pid": self._process.pid, "created": self._process.create_time()}
         (self.folder / PROCESS).write_text(json.dumps(named), encoding="utf-8")

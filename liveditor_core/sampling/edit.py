@@ -1,5 +1,6 @@
 """One edit: a latent is sampled from noise under a prompt, with the source in context; of any length, in windows."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ from .window_handler import HANDLER, WindowHandler
 from .windows import DEFAULT, WindowSize, describe_windows
 
 LEFT_OF_RAM = 4 << 30  # bytes that a source kept there leaves
+SERVERS = "LIVEDITOR_SERVERS"  # in the environment of a batch's servers: how many share the machine's RAM
 
 
 class Keeping(NamedTuple):
@@ -275,7 +277,8 @@ def _place_to_keep(model, source_latent, prompts):
     machine, everything = this_machine(), prompts * kept
     call = model.model.memory_of_call(1, model.model.layout_of(shape).tokens)
     found = fit(model.model_size(), call + everything, machine)
-    in_ram = device.type == "cuda" and bool(found.in_ram) and machine.ram > everything + LEFT_OF_RAM
+    of_all_servers = everything * int(os.environ.get(SERVERS, 1))  # those that start together see the same RAM free
+    in_ram = device.type == "cuda" and bool(found.in_ram) and machine.ram > of_all_servers + LEFT_OF_RAM
     blocks = len(model.model.diffusion_model.blocks)
     return kept * min(ON_THE_GPU, blocks) // blocks if in_ram else kept, in_ram
 

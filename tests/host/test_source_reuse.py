@@ -12,6 +12,7 @@ import comfy.model_management
 import comfy.patcher_extension
 from comfy.model_management import InterruptProcessingException
 from comfy_extras.nodes_easycache import EasyCacheNode
+from liveditor.batch.server import SERVERS
 from liveditor.liveditor_core.attention import kept_source
 from liveditor.liveditor_core.attention.config import OPTIONS_KEY, SparseAttentionConfig
 from liveditor.liveditor_core.model import kept_in_ram
@@ -265,15 +266,17 @@ def test_kept_in_ram_is_the_same_and_gone_after_the_run(run, tiny_model, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("gpu", "ram", "device", "wanted"),
+    ("gpu", "ram", "device", "servers", "wanted"),
     [
-        (80, 64, "cuda", False),  # weights and what is kept fit
-        (24, 64, "cuda", True),
-        (24, 12, "cuda", False),  # in neither: the host moves weights
-        (None, 64, "cpu", False),
+        (80, 64, "cuda", 1, False),  # weights and what is kept fit
+        (24, 64, "cuda", 1, True),
+        (24, 12, "cuda", 1, False),  # in neither: the host moves weights
+        (24, 64, "cuda", 5, True),  # of a batch
+        (24, 64, "cuda", 6, False),
+        (None, 64, "cpu", 1, False),
     ],
 )
-def test_where_it_is_kept(tiny_model, monkeypatch, gpu, ram, device, wanted):
+def test_where_it_is_kept(tiny_model, monkeypatch, gpu, ram, device, servers, wanted):
     """By the numbers of the 14B in fp8 at 960x544, 81 frames, two prompts."""
     model, gib = tiny_model.clone(), 2**30
     model.load_device = torch.device(device)
@@ -282,6 +285,7 @@ def test_where_it_is_kept(tiny_model, monkeypatch, gpu, ram, device, wanted):
     monkeypatch.setattr(model.model, "memory_of_kept_source", lambda *_: int(5.59 * gib))
     machine = Machine(gpu and gpu * gib, ram * gib, 64 * gib)
     monkeypatch.setattr(edits, "this_machine", lambda: machine)
+    monkeypatch.setenv(SERVERS, str(servers))
     on_gpu, in_ram = edits._place_to_keep(model, torch.zeros(1, 16, 5, 20, 28), 2)
     assert in_ram == wanted and on_gpu == int(5.59 * gib)  # with two blocks all of it may lie there at once
 

@@ -8,6 +8,7 @@ import pytest
 from liveditor.batch.errors import BatchError, JobFailed
 from liveditor.batch.graph import DEFAULT, REPORT, fill_in, instruction_of, prompt_of, read_graph, refuse_unknown
 from liveditor.batch.jobs import Job, key_of, name_of, read_jobs
+from liveditor.batch.server import ComfyUI
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_the_same_job_has_the_same_key_and_any_other_another(graph, tmp_path):
     job = Job(clip, "make it snow", {"LIVEditSampler.seed": 1})
 
     def key(job=job, graph=graph, digest="clip"):
-        return key_of(job, graph, digest, tmp_path)
+        return key_of(job, graph, digest, [weights.parent])
 
     first = key()
     assert key() == first and key(job._replace(clip=tmp_path / "renamed.mp4")) == first
@@ -171,3 +172,18 @@ def test_the_same_job_has_the_same_key_and_any_other_another(graph, tmp_path):
     snow = "\u96ea"
     long = name_of(Job(tmp_path / f"{snow * 70}.mp4", snow * 300, {}), first)
     assert len(f"{long}.mp4.part".encode()) < 200 and long.endswith(first[:8])
+
+
+def test_weights_are_found_where_comfyui_finds_them(tmp_path):
+    code, more = tmp_path / "ComfyUI", tmp_path / "disk"
+    for folder in (code / "models" / "vae", more / "unet", more / "diffusion", tmp_path / "text"):
+        folder.mkdir(parents=True)
+    (code / "extra_model_paths.yaml").write_text(
+        f"a:\n  base_path: {more}\n  is_default: true\n  diffusion_models: |\n    unet\n    diffusion\nb:\n"
+    )
+    (tmp_path / "other.yaml").write_text("c:\n  text_encoders: text\n  vae: nowhere\n")
+    comfyui = ComfyUI(code, arguments=("--extra-model-paths-config", str(tmp_path / "other.yaml")))
+    assert comfyui.model_folders() == [code / "models" / "vae", more / "unet", more / "diffusion", tmp_path / "text"]
+    (code / "extra_model_paths.yaml").write_text("just words")
+    with pytest.raises(BatchError, match="extra_model_paths.yaml: cannot be read"):
+        comfyui.model_folders()
