@@ -184,6 +184,7 @@ def install_pack():
     if place.is_symlink() and place.resolve() == ROOT:
         return
     if place.is_symlink():
+        print(f"{place} leads to this clone from now on, no longer to {place.resolve()}", file=sys.stderr)
         place.unlink()
     shutil.rmtree(place, ignore_errors=True)
     try:

@@ -2,8 +2,14 @@
 
 import argparse
 import os
+import sys
+from pathlib import Path
 
 from tqdm import tqdm
+
+if not __package__:  # `python liveditor_core/checkpoint`, where a Python looks for modules in no folder but its own
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    __package__ = "liveditor_core.checkpoint"
 
 from .check import check_liveditor
 from .convert import convert_checkpoint

@@ -462,3 +462,11 @@ def test_the_size_in_memory_is_read_from_the_header(weights, tmp_path, weight_ty
     )
     halved = size_of(path, 1).weights
     assert halved == (found.weights / 2 if weight_type == "bf16" else pytest.approx(found.weights, rel=0.2))
+
+
+def test_command_line_of_a_python_that_looks_for_modules_in_no_folder(weights, tmp_path):
+    save_file(weights, tmp_path / "whole.safetensors")
+    tool = Path(download.__file__).parent
+    command = [sys.executable, "-I", tool, "check", tmp_path / "whole.safetensors"]
+    out = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True)
+    assert "a whole LIVEditor checkpoint" in out.stdout, out.stderr
