@@ -9,6 +9,7 @@ import host
 import numpy as np
 import psutil
 import pytest
+import torch
 from batches import (
     LONG,
     SHORT,
@@ -17,6 +18,7 @@ from batches import (
     finish,
     folder_of_jobs,
     frames,
+    latent_of,
     no_server_is_left,
     rows_of,
     server_of,
@@ -49,8 +51,13 @@ def test_a_batch_is_the_same_as_single_edits_and_is_not_done_again(folder, clien
         graph = small_workflow()
         host.set_inputs(graph, "LoadVideo", file="batch.mp4")
         graph["instruction"]["inputs"]["text"] = row["instruction"]
+        graph["latent"]["inputs"]["filename_prefix"] = f"single_{clip.stem}"
         single = host.saved_file(client.run(graph))
-        assert np.array_equal(frames(single), frames(folder / "out" / row["result"]))
+        latent = latent_of(host.RUN / "output", f"single_{clip.name}")
+        assert torch.equal(latent, latent_of(folder / "out", clip))
+        # The same frames; but x264 does not give the same bits for them on every CPU, trellis in assembler does not.
+        difference = frames(single).astype(int) - frames(folder / "out" / row["result"])
+        assert np.abs(difference).mean() < 8
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "out").glob("*.mp4")}
     finish(start(folder))
     assert before == {path.name: path.stat().st_mtime_ns for path in (folder / "out").glob("*.mp4")}

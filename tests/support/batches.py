@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import av
 import host
@@ -37,6 +38,8 @@ def small_workflow():
     graph = json.loads(path.read_text(encoding="utf-8"))
     host.set_inputs(graph, "EncodeSourceVideo", width=64, height=48, max_frames=9)
     host.set_inputs(graph, "LIVEditSampler", steps=SHORT, keep_every=1e-6)
+    sampler = host.key_of(graph, "LIVEditSampler")
+    graph["latent"] = {"class_type": "SaveLatent", "inputs": {"samples": [sampler, 0], "filename_prefix": "latent"}}
     return graph
 
 
@@ -52,7 +55,12 @@ def folder_of_jobs(tmp_path):
 
 def write_jobs(folder, steps):
     rows = [
-        {"video": f"clips/{clip.name}", "instruction": WORDS[i % 3], "LIVEditSampler.steps": steps}
+        {
+            "video": f"clips/{clip.name}",
+            "instruction": WORDS[i % 3],
+            "LIVEditSampler.steps": steps,
+            "SaveLatent.filename_prefix": clip.stem,
+        }
         for i, clip in enumerate(sorted((folder / "clips").iterdir()))
     ]
     (folder / "jobs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -120,6 +128,13 @@ def server_of(place):
     """Process of a worker's server."""
     guard = psutil.Process(json.loads((place / PROCESS).read_text())["pid"])
     return guard.children()[0].pid
+
+
+def latent_of(folder, clip):
+    """What the sampler gave for a clip last, in any of some servers' output folders."""
+    file = max(folder.rglob(f"{Path(clip).stem}_*.latent"), key=lambda each: each.stat().st_mtime_ns)
+    with safetensors.safe_open(file, "pt") as opened:
+        return opened.get_tensor("latent_tensor")
 
 
 def frames(path):
