@@ -43,6 +43,8 @@ TOOLS = [
     "tilelang==0.1.9; sys_platform == 'linux'",
     "apache-tvm-ffi==0.1.10; sys_platform == 'linux'",  # tilelang 0.1.9 does not import with 0.1.15
     "gguf==0.19.0",
+    "scikit-image==0.26.0; python_version >= '3.11'",
+    "scikit-image==0.25.2; python_version < '3.11'",
     "websocket-client",
     "playwright",
     "comfy-cli==1.23.0",
