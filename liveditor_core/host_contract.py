@@ -17,7 +17,8 @@ LOAD, ENCODE, SETTINGS, SAMPLER = (
 )
 DECODE, COMPARE, RECORD, INSPECT = "Decode Video", "Compare Videos", "Record Attention", "Inspect Attention"
 LORA, TIMELINE, PREPARE = "Load LoRA (LIVEditor)", "LIVEdit Timeline", "Prepare LIVEditor Model"
-NODES = (PREPARE, LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, RECORD, INSPECT)
+METRICS = "Edit Metrics"
+NODES = (PREPARE, LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, RECORD, INSPECT, METRICS)
 
 # By the nodes that cannot be without.
 MODEL_NODES = (LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, RECORD)
@@ -53,7 +54,7 @@ NEEDED = {
         "comfy_api.latest.Types",
         "comfy_api.latest.Types.VideoComponents(*, images, frame_rate, audio)",
         "comfy_api.latest.io",
-        "comfy_api.latest.io.Clip.Input(id, *, tooltip)",
+        "comfy_api.latest.io.Clip.Input(id, *, optional, tooltip)",
         "comfy_api.latest.io.Clip.Output()",
         "comfy_api.latest.io.Combo.Input(id, *, options, display_name, optional, tooltip, default, advanced)",
         "comfy_api.latest.io.ComfyNode",
@@ -69,8 +70,8 @@ NEEDED = {
         "comfy_api.latest.io.FolderType.temp",
         "comfy_api.latest.io.Image",
         "comfy_api.latest.io.Image.Output(*, display_name, tooltip)",
-        "comfy_api.latest.io.Int.Input(id, *, optional, tooltip, default, min, max, step, control_after_generate, "
-        "advanced)",
+        "comfy_api.latest.io.Int.Input(id, *, display_name, optional, tooltip, default, min, max, step, "
+        "control_after_generate, advanced)",
         "comfy_api.latest.io.Latent.Input(id, *, optional, tooltip)",
         "comfy_api.latest.io.Latent.Output(id, *, tooltip)",
         "comfy_api.latest.io.Mask.Input(id, *, optional, tooltip)",
@@ -170,19 +171,16 @@ NEEDED = {
         "comfy.model_management.pin_memory(tensor)",
         "comfy.model_management.unpin_memory(tensor)",
         "comfy.model_management.dtype_size(dtype)",
-        "comfy.model_management.get_torch_device()",
         "comfy.sd.load_lora_for_models(model, clip, lora, strength_model, strength_clip, *, lora_metadata)",
         "comfy.model_management.soft_empty_cache()",
         "comfy.model_patcher.ModelPatcher().current_patcher",
         "comfy.model_patcher.ModelPatcher.get_attachment(key)",
         "comfy.model_patcher.ModelPatcher.clone()",
         "comfy.model_patcher.ModelPatcher().cached_patcher_init",
-        "comfy.model_patcher.ModelPatcher().model",
         "comfy.model_patcher.ModelPatcher().model_options",
         "comfy.ops.cast_bias_weight(s, input, *, dtype, device, bias_dtype, offloadable)",
         "comfy.ops.uncast_bias_weight(s, weight, bias, offload_stream)",
         "comfy.sd.CLIP(target, *, tokenizer_data, parameters, state_dict, model_options, disable_dynamic)",
-        "comfy.sd.CLIP().patcher",
         "comfy.sd.CLIPType.WAN",
         "comfy.sd.VAE(*, sd, metadata)",
         "comfy.sd.VAE().latent_channels",
@@ -209,9 +207,25 @@ NEEDED = {
         "comfy.utils.load_torch_file(ckpt, *, safe_load, return_metadata)",
         "node_helpers.conditioning_set_values(conditioning, values)",
     ),
+    (*MODEL_NODES, METRICS): (
+        "comfy.model_management.get_torch_device()",
+        "comfy.model_patcher.ModelPatcher().model",
+        "comfy.sd.CLIP().patcher",
+    ),
+    (ENCODE, SAMPLER, DECODE, METRICS): (
+        "comfy.model_management.cuda_device_context(device)",
+        "comfy.model_management.load_models_gpu(models, *, memory_required, force_full_load)",
+    ),
+    (SAMPLER, METRICS): ("comfy.model_patcher.ModelPatcher().load_device",),
+    (TIMELINE, METRICS): ("comfy.sd.CLIP.tokenize(text, *, disable_weights)",),
+    (METRICS,): (
+        "comfy.clip_vision.ClipVisionModel.encode_image(image)",
+        "comfy.sd.CLIP().cond_stage_model",
+        "comfy.sd.CLIP.load_model(tokens)",
+        "comfy_api.latest.io.ClipVision.Input(id, *, optional, tooltip)",
+    ),
     (TIMELINE,): (
         "comfy.sd.CLIP.encode_from_tokens_scheduled(tokens)",
-        "comfy.sd.CLIP.tokenize(text)",
         "folder_paths.get_annotated_filepath(name)",
         "folder_paths.get_output_directory()",
     ),
@@ -224,8 +238,6 @@ NEEDED = {
         "comfy.ldm.wan.vae.WanVAE().conv2",
         "comfy.ldm.wan.vae.WanVAE().decoder",
         "comfy.ldm.wan.vae.WanVAE().encoder",
-        "comfy.model_management.cuda_device_context(device)",
-        "comfy.model_management.load_models_gpu(models, *, memory_required, force_full_load)",
         "comfy.model_management.raise_non_oom(e)",
         "comfy.sd.VAE.decode(samples_in)",
         "comfy.sd.VAE.decode_tiled(samples, *, tile_x, tile_y, overlap, tile_t, overlap_t)",
@@ -266,7 +278,6 @@ NEEDED = {
         "def comfy.context_windows.ContextHandlerABC.should_use_context(model, conds, x_in, timestep, model_options)",
         "comfy.context_windows.create_prepare_sampling_wrapper(model)",
         "comfy.model_base.WAN21().model_sampling",
-        "comfy.model_patcher.ModelPatcher().load_device",
         "comfy.model_patcher.ModelPatcher().patches",
         "comfy.model_patcher.ModelPatcher.get_additional_models_with_key(key)",
         "comfy.patcher_extension.CallbacksMP.ON_CLONE",
