@@ -51,8 +51,8 @@ def _projected(clip, text):
         model.reset_clip_options()
     if pooled is None:
         raise FootageError(
-            f"CLIP must be a text encoder of a CLIP model, got {type(model).__name__}, which embeds no text as a whole. "
-            "Load CLIP-L, CLIP-H or CLIP-G with Load CLIP."
+            f"CLIP must be a text encoder of a CLIP model, got {type(model).__name__}, which embeds no text as a "
+            "whole. Load CLIP-L, CLIP-H or CLIP-G with Load CLIP."
         )
     return pooled.float()
 

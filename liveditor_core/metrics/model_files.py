@@ -43,5 +43,6 @@ def require_projection(paths: list[str]):
                 return
     raise FootageError(
         f"CLIP must have its text projection, got {', '.join(paths)} without one, as in most checkpoints of Stable "
-        "Diffusion 1. Load a whole CLIP model with Load CLIP, such as model.safetensors of openai/clip-vit-large-patch14."
+        "Diffusion 1. Load a whole CLIP model with Load CLIP, such as model.safetensors of "
+        "openai/clip-vit-large-patch14."
     )

@@ -30,7 +30,8 @@ class TimedPairs(Pairs):
         self.notes = []
         self.after_count = self.count
         self._shorten()
-        self.after_size, self.before_size = (self._edit.width, self._edit.height), self._size_of_source()
+        self.after_size = self._edit.width, self._edit.height
+        self.before_size = self._size_of_source()
         self.width, self.height = min(self.after_size, self.before_size, key=lambda size: size[0] * size[1])
         self._describe_sizes()
 
