@@ -12,7 +12,6 @@ from ..liveditor_core.metrics.plots import plots
 from ..liveditor_core.metrics.report import headline, report
 from ..liveditor_core.progress import check, watch
 from .connections import files_behind
-from .host_server import tell
 from .types import CATEGORY, OpticalFlow, Source, named
 
 NAME = "Edit Metrics"
@@ -143,10 +142,15 @@ class EditMetrics(io.ComfyNode):
                 device=get_torch_device(),
                 tick=watch(),
             )
-        tell(cls.hidden, "\n".join(headline(numbers.summary)))
         lines = report(numbers.summary)
         change_map = ChangeMap(pairs, folder_paths.get_temp_directory(), watch)
-        return io.NodeOutput(lines, plots(numbers), change_map, numbers.to_json(), ui={"text": (lines,)})
+        return io.NodeOutput(
+            lines,
+            plots(numbers),
+            change_map,
+            numbers.to_json(),
+            ui={"text": (lines,), "liveditor_metrics": (headline(numbers.summary),)},
+        )
 
     @classmethod
     def _files(cls):

@@ -13,8 +13,7 @@ def report(summary: dict) -> str:
         f"{compared['height']}; in brackets what an unedited copy of the source would score",
         *(f"note: {note}" for note in summary["notes"]),
         "",
-        *headline(summary),
-        "",
+        *_gate(summary["gate"]),
         *_kept(summary["kept"]),
         *_changed(summary["changed"], compared["masked"]),
         *_steady(summary["steady"], copy["steady"]),
@@ -25,18 +24,28 @@ def report(summary: dict) -> str:
     return "\n".join(lines)
 
 
-def headline(summary: dict) -> list[str]:
-    """The lines that say most."""
-    kept, changed, words, gate = (summary[name] for name in ("kept", "changed", "words", "gate"))
-    followed = "" if words is None or words["gain"] is None else f", text gain {words['gain']:+.4f}"
-    part = "inside" if summary["compared"]["masked"] else "whole_frame"
-    where = " inside the mask" if part == "inside" else ""
-    return [
-        f"changed: {_percent(changed[part]['share'])} of the pixels{where}{followed}",
-        f"kept: PSNR {_psnr(kept)}, SSIM {_plain(kept['ssim'])} in {kept['part']}",
+def headline(summary: dict) -> dict:
+    """The numbers that say most, for the canvas."""
+    kept, changed, words, flow = (summary[name] for name in ("kept", "changed", "words", "flow"))
+    masked = summary["compared"]["masked"]
+    return {
+        "masked": masked,
+        "share": changed["inside" if masked else "whole_frame"]["share"],
+        "psnr": kept["psnr"],
+        "identical": kept["identical"],
+        "ssim": kept["ssim"],
+        "excess": summary["steady"]["excess"],
+        "gain": words and words["gain"],
+        "similarity": flow and flow["similarity"],
+        "kept_if_edited": summary["gate"]["kept_if_edited"],
+    }
+
+
+def _gate(gate):
+    yield (
         f"kept if edited: {_plain(gate['kept_if_edited'])} [0] (SSIM x gate; gate {gate['gate']:.3f} = changed "
-        f"{gate['changed']:.3f}" + ("" if gate["words"] is None else f" x words {gate['words']:.3f}") + ")",
-    ]
+        f"{gate['changed']:.3f}" + ("" if gate["words"] is None else f" x words {gate['words']:.3f}") + ")"
+    )
 
 
 def _kept(kept):

@@ -389,6 +389,8 @@ def test_the_whole_node_in_a_server_with_the_host_s_own_loaders(random_raft, cli
     text = outputs["report"]["text"][0]
     assert f"{RAFT}, sha256 {file['sha256'][:12]}" in text and "an unedited copy" in text
     assert outputs["metrics"]["text"][0] == text
+    (found,) = outputs["metrics"]["liveditor_metrics"]
+    assert found["share"] == 0 and found["identical"] and found["gain"] == summary["words"]["gain"]
     assert host.saved_file({"save": outputs["save"]}).is_file()
     done = [
         m["data"] for m in seen if isinstance(m, dict) and m["type"] == "progress" and m["data"]["node"] == "metrics"

@@ -19,6 +19,7 @@ OWN_NODES = {
     "LIVEditInspectAttention",
     "LIVEditLoadLoRA",
     "LIVEditTimeline",
+    "LIVEditMetrics",
 }
 OLD_IDS = ("CompareVideos", "RecordAttention", "InspectAttention")  # ours had the prefix LIVEdit from then on
 OPTIONAL = {
@@ -26,6 +27,7 @@ OPTIONAL = {
     "LIVEditSampler": {"mask", "earlier"},
     "DecodeVideo": {"mask"},
     "LIVEditTimeline": {"source"},
+    "LIVEditMetrics": {"mask", "clip", "clip_vision", "optical_flow"},
 }
 RENDERERS = {"canvas": False, "nodes 2.0": True}
 
