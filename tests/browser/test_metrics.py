@@ -37,7 +37,8 @@ def test_the_numbers_are_read_on_the_node_and_in_the_report(run):
     assert "kept outside the mask: PSNR identical, SSIM 1.0000" in shown.text_content()
     assert f"kept if edited: {found['kept_if_edited']:.4f} (an unedited copy: 0)" in shown.text_content()
     assert shown.evaluate("e => e.scrollHeight <= e.clientHeight + 1"), "a line is cut off"
-    written = page.evaluate("() => app.graph.nodes.filter(n => n.type === 'PreviewAny').map(n => n.widgets[0].value)")
+    previews = "app.graph.nodes.filter(n => n.type === 'PreviewAny')"
+    written = page.evaluate(f"() => {previews}.map(n => n.widgets[0].value)")
     begin = report.splitlines()[0]
     assert any(begin in str(text) for text in written) or page.get_by_text(begin[:30]).count()
     saved = [image["filename"] for output in outputs.values() for image in output.get("images", [])]
@@ -50,7 +51,8 @@ def test_no_widget_is_cut_off(run):
     page.wait_for_timeout(500)
     if RENDERERS[page.drawn_by]:
         cut = page.evaluate(
-            """id => { const node = document.querySelector(`[data-node-id="${id}"]`), box = node.getBoundingClientRect();
+            """id => { const node = document.querySelector(`[data-node-id="${id}"]`);
+                const box = node.getBoundingClientRect();
                 return [...node.querySelectorAll('textarea, input')].map(e => e.getBoundingClientRect())
                     .filter(b => b.height < 16 || b.bottom > box.bottom + 1 || b.right > box.right + 1).length; }""",
             node_id(page),

@@ -398,6 +398,17 @@ def test_the_whole_node_in_a_server_with_the_host_s_own_loaders(random_raft, cli
     assert done and done[-1]["value"] == done[-1]["max"] == 6
 
 
+def test_the_text_encoder_of_the_edit_itself_is_refused(client):
+    """It is T5, which embeds no text as a whole; it is what lies next to hand."""
+    prompt = prompt_of("carphone_pristine.mp4", clip=["edits", 1], clip_vision=["clips", 1], target="a man in a car")
+    prompt["clips"] = {"class_type": "TinyClip", "inputs": {"projection": 32}}
+    nano = {"checkpoint": "", "text_encoder": "_text_encoder", "vae": "_vae"}
+    files = {name: f"liveditor_nano{end}.safetensors" for name, end in nano.items()}
+    prompt["edits"] = {"class_type": "LoadLIVEditor", "inputs": {**files, "weight_type": "default"}}
+    with pytest.raises(host.WorkflowFailed, match="Edit Metrics: CLIP must .*Load .*CLIP"):
+        client.run(prompt)
+
+
 def test_it_stops_when_the_user_says_so(client):
     prompt = prompt_of("bikes.mp4")
     prompt["part"]["inputs"]["duration"] = 0.0

@@ -118,9 +118,11 @@ def cards(editor):
     yield "liveditor_compare", split((before, sparse, dense), CARD, [1 / 3, 2 / 3])
     yield "liveditor_mask", film([edit(BIKES, CYCLIST, template="liveditor_mask")], CARD)
     yield "liveditor_inspect", split(edit(BIKES, STREET, template="liveditor_inspect"), CARD, [0.5])
-    before, after = edit(BIKES, CYCLIST, template="liveditor_metrics", prefix="video/LIVEditor_metrics")
-    changes = edit(BIKES, CYCLIST, template="liveditor_metrics", prefix="video/LIVEditor_change")[1]
-    yield "liveditor_metrics", split((before, after, changes), CARD, [1 / 3, 2 / 3])
+    after, changes = (
+        edit(BIKES, CYCLIST, template="liveditor_metrics", prefix=f"video/LIVEditor_{name}")[1]
+        for name in ("metrics", "change")
+    )
+    yield "liveditor_metrics", film([(after, changes)], CARD)
     for name in ("liveditor_long", "liveditor_timeline"):
         pairs = editor.frames(BIKES, template=name, start=3.5, frames=150)
         yield name, film([pairs[round(share * (len(pairs) - 1))] for share in (0.15, 0.5, 0.85)], CARD)

@@ -134,6 +134,24 @@ def test_without_a_mask_the_least_changed_half_is_asked():
     assert kept["psnr"] == pytest.approx(-10 * math.log10((8 / 255) ** 2 / 3), abs=1e-3)
 
 
+def test_a_pixel_is_the_source_s_if_all_of_its_values_are():
+    before = textured()
+    after = before.clone()
+    after[0, :9, :8, 1] += 1 / 255
+    whole = measured(before, after)[0]["kept"]["whole_frame"]
+    assert whole["exact_pixels"] == 72 * 96 - 72 and not whole["identical"]
+
+
+def test_blocks_that_the_border_cuts_off_count_for_what_they_are():
+    """Of two blocks the narrow one changed more, and would pass for the other if it were filled up with nothing."""
+    before = torch.full((1, 16, 20, 3), 0.5)
+    after = before.clone()
+    after[:, :, :16] += 4 / 255
+    after[:, :, 16:] += 8 / 255
+    kept = measured(before, after)[0]["kept"]
+    assert kept["pixels"] == 16 * 16 and kept["psnr"] == pytest.approx(-20 * math.log10(4 / 255), abs=1e-3)
+
+
 def test_the_gate_opens_with_what_changed_and_closes_on_noise():
     before = textured(2)
     barely, small = before.clone(), before.clone()
