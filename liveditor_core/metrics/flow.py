@@ -6,6 +6,7 @@ p + flow(p).
 
 import torch
 
+from ..footage.errors import FootageError
 from ..footage.geometry import resize
 from .pair import Pair, share
 
@@ -63,6 +64,9 @@ class Flow:
         estimate: flow from each of a batch of frames to one of another: two [N, H, W, 3] in 0..1 of `flow_size` to
             [N, 2, H, W] in pixels.
         every: look at each so-manieth pair of neighbours only.
+
+    Raises:
+        FootageError: the flow is not finite.
     """
 
     def __init__(self, estimate, every: int = 1):
@@ -89,7 +93,11 @@ class Flow:
 
     def _compare(self, last, now):
         first, second = torch.cat([last, now[:1]]), torch.cat([now, last[:1]])
-        source, edit, back = self._estimate(first, second).to(now)
+        source, edit, back = flows = self._estimate(first, second).to(now)
+        if not flows.isfinite().all():
+            raise FootageError(
+                "OPTICAL_FLOW must give finite flow, got NaN or infinity. Its file is damaged: load another."
+            )
         seen = seen_in_both(source, back)
         errors = [(last[i] - warped(now[i], source)[0]).square().mean(dim=-1)[seen] for i in (1, 0)]
         scale = self._scale[:, None, None]

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..footage.errors import FootageError
+
 LEVELS = 255  # changes are told in levels, of which 8 bits have so many
 BLOCK = 16  # pixels a side: what changed little is looked for in squares of this size
 
@@ -26,8 +28,17 @@ class Pair(NamedTuple):
 
 
 def pair_of(before: torch.Tensor, after: torch.Tensor, outside: torch.Tensor | None) -> Pair:
-    """Args as in Pair."""
+    """Args as in Pair.
+
+    Raises:
+        FootageError: a value is NaN or infinite.
+    """
     change = (after - before).abs_().mean(dim=-1)
+    if not change.isfinite().all():
+        raise FootageError(
+            "before and after must be of finite values, got NaN or infinity in a frame. Whatever made it failed: make "
+            "it again."
+        )
     return Pair(before, after, change, outside, least_changed(change) if outside is None else outside)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from measured import measured, panned, still, textured, whole_motion
 
+from liveditor.liveditor_core.footage.errors import FootageError
 from liveditor.liveditor_core.metrics.flow import flow_size, seen_in_both, warped
 from liveditor.liveditor_core.metrics.measure import Models
 
@@ -111,3 +112,9 @@ def test_one_frame_and_flow_that_leads_out_of_the_picture():
     away = Models(flow=lambda first, second: torch.full((len(first), 2, *first.shape[1:3]), 1e4))
     found = measured(textured(2), textured(2), models=away)[0]["flow"]
     assert found["warp_error_edit"] is None and found["seen_in_both"] == 0
+
+
+def test_flow_that_is_not_finite_is_refused():
+    broken = Models(flow=lambda first, second: torch.full((len(first), 2, *first.shape[1:3]), float("nan")))
+    with pytest.raises(FootageError, match="OPTICAL_FLOW must give finite flow"):
+        measured(textured(2), textured(2), models=broken)

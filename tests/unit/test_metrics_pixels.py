@@ -8,6 +8,7 @@ import torch
 from measured import measured, still, textured
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from liveditor.liveditor_core.footage.errors import FootageError
 from liveditor.liveditor_core.metrics.gate import ENOUGH_CHANGED
 from liveditor.liveditor_core.metrics.pair import BLOCK
 from liveditor.liveditor_core.metrics.similarity import similarity
@@ -132,6 +133,14 @@ def test_without_a_mask_the_least_changed_half_is_asked():
     kept = measured(before, after)[0]["kept"]
     assert kept["exact"] == pytest.approx(2 / 3)
     assert kept["psnr"] == pytest.approx(-10 * math.log10((8 / 255) ** 2 / 3), abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_frames_that_are_not_finite_are_refused(value):
+    after = textured(2)
+    after[1, 3, 4, 1] = value
+    with pytest.raises(FootageError, match="must be of finite values, got NaN or infinity"):
+        measured(textured(2), after)
 
 
 def test_a_pixel_is_the_source_s_if_all_of_its_values_are():
