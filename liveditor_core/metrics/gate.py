@@ -1,10 +1,11 @@
 """Accuracy gates preservation: that the rest was kept counts only as far as the edit did what it should.
 
-An unedited copy keeps everything. So what was kept is multiplied by a gate in 0..1 that is shut for such a copy: how
-much of the picture changed visibly and, where that was measured, how much nearer the frames came to the words.
+An unedited copy keeps everything. So what was kept is multiplied by a gate in 0..1 that is shut for such a copy, coded
+anew or not: how much of the picture was edited and, where that was measured, how much nearer the frames came to the
+words.
 """
 
-ENOUGH_CHANGED = 0.01  # share of the pixels, inside the mask where there is one, that opens the gate wholly
+ENOUGH_EDITED = 0.01  # share of the picture, inside the mask where there is one, that opens the gate wholly
 ENOUGH_GAINED = 0.02  # cosine of frames and text beyond the source's that does
 
 
@@ -15,8 +16,8 @@ def gate(kept: dict, changed: dict, words: dict | None) -> dict:
         `changed` and `words`, the two factors (None: not measured), `gate`, their product, and `kept_if_edited`, that
         times the SSIM of the kept part, None where that has none.
     """
-    share = changed["inside"]["share"]
-    by_change = _open(changed["whole_frame"]["share"] if share is None else share, ENOUGH_CHANGED)
+    edited = changed["inside"]["edited"]
+    by_change = _open(changed["whole_frame"]["edited"] if edited is None else edited, ENOUGH_EDITED)
     gain = words and words["gain"]
     by_words = None if gain is None else _open(gain, ENOUGH_GAINED)
     opened = by_change * (1 if by_words is None else by_words)

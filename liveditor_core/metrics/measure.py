@@ -128,7 +128,7 @@ def unedited(summary: dict) -> dict:
     same = {"psnr": None, "identical": True, "ssim": 1.0, "exact": 1.0}
     return {
         "kept": same,
-        "changed": {"mean": 0.0, "share": 0.0},
+        "changed": {"mean": 0.0, "share": 0.0, "edited": 0.0},
         "steady": {"flicker_edit": summary["steady"]["flicker_source"], "excess": 0.0},
         "flow": flow and {"warp_error_edit": flow["warp_error_source"], "similarity": 1.0},
         "words": words

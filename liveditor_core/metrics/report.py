@@ -59,14 +59,14 @@ def _kept(kept):
 
 def _changed(changed, masked):
     for part in ("whole_frame", "inside", "outside") if masked else ("whole_frame",):
-        mean, share = changed[part]["mean"], changed[part]["share"]
+        mean, share, edited = changed[part].values()
         where = part.replace("_", " ") + ("" if part == "whole_frame" else " the mask")
         if mean is None:
             yield f"changed, {where}: there is no pixel"
         else:
             yield (
                 f"changed, {where}: {mean:.2f} levels of 255 on average [0], by more than {VISIBLE} in "
-                f"{_percent(share)} of the pixels [0 %]"
+                f"{_percent(share)} of the pixels [0 %]; edited: {_percent(edited)} [0 %]"
             )
 
 

@@ -122,6 +122,22 @@ def test_a_source_is_taken_as_it_was_edited():
     assert (pairs.width, pairs.height) == (64, 64) and measure(pairs).summary["kept"]["whole_frame"]["psnr"] > 40
 
 
+@pytest.mark.parametrize("crf", [18, 28])
+def test_a_copy_that_was_only_coded_anew_comes_last(tmp_path, crf):
+    source, copy = str(host.CLIPS / "carphone_pristine.mp4"), str(tmp_path / "copy.mp4")
+    with av.open(source) as container, av.open(copy, "w") as out:
+        stream = container.streams.video[0]
+        coded = out.add_stream("libx264", rate=stream.average_rate, options={"crf": str(crf)})
+        coded.width, coded.height, coded.pix_fmt = stream.width, stream.height, "yuv420p"
+        for number, frame in zip(range(12), container.decode(stream), strict=False):
+            frame.pts, frame.time_base, frame.pict_type = number, 1 / Fraction(stream.average_rate), 0
+            out.mux(coded.encode(frame))
+        out.mux(coded.encode(None))
+    summary = measure(TimedPairs(FileClip(source), FileClip(copy))).summary
+    assert summary["kept"]["whole_frame"]["psnr"] > 30 and summary["changed"]["whole_frame"]["mean"] > 1
+    assert summary["gate"]["kept_if_edited"] < 0.01, "nearly as little as an exact copy"
+
+
 def half(height, width):
     """A mask of the right half."""
     mask = torch.zeros(1, height, width)

@@ -9,7 +9,7 @@ from measured import measured, still, textured
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from liveditor.liveditor_core.footage.errors import FootageError
-from liveditor.liveditor_core.metrics.gate import ENOUGH_CHANGED
+from liveditor.liveditor_core.metrics.gate import ENOUGH_EDITED
 from liveditor.liveditor_core.metrics.pair import BLOCK
 from liveditor.liveditor_core.metrics.similarity import similarity
 
@@ -86,7 +86,7 @@ def test_an_unedited_copy_keeps_all_and_comes_last(outside):
     for part in (kept, kept["whole_frame"]):
         assert part["identical"] and part["psnr"] is None and part["exact"] == 1
         assert part["ssim"] == pytest.approx(1, abs=1e-6)
-    assert summary["changed"]["whole_frame"] == copy["changed"] == {"mean": 0, "share": 0}
+    assert summary["changed"]["whole_frame"] == copy["changed"] == {"mean": 0, "share": 0, "edited": 0}
     assert summary["steady"]["excess"] == copy["steady"]["excess"] == 0
     assert summary["gate"]["gate"] == summary["gate"]["kept_if_edited"] == copy["gate"]["kept_if_edited"] == 0
     poor = noisy(clip, 0.3)
@@ -101,7 +101,7 @@ def test_an_exact_edit_inside_the_mask_is_told_exactly():
     assert summary["kept"]["identical"] and summary["kept"]["exact_pixels"] == 5 * RIGHT.sum()
     changed = summary["changed"]
     assert changed["inside"]["mean"] == pytest.approx(20, abs=1e-4) and changed["inside"]["share"] == 1
-    assert changed["outside"] == {"mean": 0, "share": 0}
+    assert changed["outside"] == {"mean": 0, "share": 0, "edited": 0} and changed["inside"]["edited"] == 1
     assert changed["whole_frame"]["mean"] == pytest.approx(10, abs=1e-4) and changed["whole_frame"]["share"] == 0.5
     assert summary["steady"]["excess"] == pytest.approx(0, abs=1e-4)
     assert summary["gate"]["kept_if_edited"] == pytest.approx(1, abs=1e-6)
@@ -161,15 +161,26 @@ def test_blocks_that_the_border_cuts_off_count_for_what_they_are():
     assert kept["pixels"] == 16 * 16 and kept["psnr"] == pytest.approx(-20 * math.log10(4 / 255), abs=1e-3)
 
 
-def test_the_gate_opens_with_what_changed_and_closes_on_noise():
-    before = textured(2)
-    barely, small = before.clone(), before.clone()
-    barely[:, :3, :12] = 1 - barely[:, :3, :12]
-    share = measured(before, barely)[0]["changed"]["whole_frame"]["share"]
-    assert 0 < share < ENOUGH_CHANGED
-    gates = [measured(before, after)[0]["gate"] for after in (noisy(before, 2 / 255), barely, 1 - small)]
-    assert gates[0]["gate"] < 0.01 and gates[1]["gate"] == pytest.approx(share / ENOUGH_CHANGED)
-    assert gates[2]["gate"] == 1
+def test_the_gate_opens_with_what_was_edited():
+    before = textured(2, height=320, width=320)
+    barely = before.clone()
+    barely[:, 32:48, 64:96] = 1 - barely[:, 32:48, 64:96].round()  # two of 400 squares
+    summary = measured(before, barely)[0]
+    assert summary["changed"]["whole_frame"]["edited"] == pytest.approx(2 / 400)
+    assert summary["gate"]["gate"] == pytest.approx(2 / 400 / ENOUGH_EDITED)
+    assert measured(before, 1 - before.round())[0]["gate"]["gate"] == 1
+    narrow = torch.ones(320, 320, dtype=torch.bool)
+    narrow[32:40, 64:70] = False  # a mask of a part of a square: what lies outside does not count
+    summary = measured(before, barely, outside=narrow)[0]
+    assert summary["changed"]["inside"]["edited"] == summary["gate"]["changed"] == 1
+
+
+def test_a_copy_with_the_noise_of_coding_is_no_edit():
+    """Many of its pixels change visibly, no square of them does."""
+    before = textured(2, height=320, width=320)
+    summary = measured(before, noisy(before, 12 / 255))[0]
+    assert summary["changed"]["whole_frame"]["share"] > 0.05
+    assert summary["changed"]["whole_frame"]["edited"] == summary["gate"]["kept_if_edited"] == 0
 
 
 def test_flicker_is_what_was_added():

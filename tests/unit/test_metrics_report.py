@@ -40,7 +40,7 @@ def test_the_report_has_every_number_beside_that_of_an_unedited_copy(everything)
         f"PSNR {summary['kept']['psnr']:.2f} dB [identical]",
         f"{summary['kept']['exact_pixels']} of {summary['kept']['pixels']} pixels, 83.33 % [100 %]",
         f"inside the mask: {summary['changed']['inside']['mean']:.2f} levels of 255 on average [0]",
-        "outside the mask: 0.83 levels of 255 on average [0], by more than 16 in 0.00 %",
+        "outside the mask: 0.83 levels of 255 on average [0], by more than 16 in 0.00 % of the pixels [0 %]; edited: 0",
         f"flicker {steady['flicker_edit']:.2f} levels [{steady['flicker_source']:.2f}]",
         f"warp error {1000 * flow['warp_error_edit']:.4f} / 1000 [{1000 * flow['warp_error_source']:.4f}]",
         f"similarity {flow['similarity']:.3f} [1]",
