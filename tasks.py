@@ -6,6 +6,7 @@
     python tasks.py lint             check format and lint of Python and JavaScript; --fix writes what can be written
     python tasks.py serve            start that ComfyUI with this pack, to open in a browser
     python tasks.py batch JOBS       edit a folder of clips, or a list of them; --help says how
+    python tasks.py metrics PAIRS    say in numbers whether edits are good; --help says how
     python tasks.py bench            time attention on this machine's NVIDIA GPU: table, CSV, plots
     python tasks.py python SCRIPT    run a script in that environment, with ComfyUI importable
 
@@ -310,13 +311,20 @@ def batch(arguments):
             continue
 
 
+def metrics(arguments):
+    """The pack's numbers of edits, by this environment's ComfyUI."""
+    set_up()
+    where = [] if "--comfyui" in arguments else ["--comfyui", COMFYUI]
+    return in_environment(ROOT / "liveditor_core" / "metrics", *arguments, *where)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("edit", "test", "lint", "serve", "batch", "bench", "python"))
+    parser.add_argument("command", choices=("edit", "test", "lint", "serve", "batch", "metrics", "bench", "python"))
     parser.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
-        help="edit, serve, batch and bench: --help lists them; test: pytest's; python: the script and its own",
+        help="edit, serve, batch, metrics and bench: --help lists them; test: pytest's; python: the script and its own",
     )
     options = parser.parse_args()
     try:
@@ -328,6 +336,8 @@ def main():
             return bench(options.arguments)
         if options.command == "batch":
             return batch(options.arguments)
+        if options.command == "metrics":
+            return metrics(options.arguments)
         set_up()
         if options.command == "python":
             return in_environment(*options.arguments, python_path=[COMFYUI])

@@ -24,7 +24,18 @@ ALLOWED = {
     f"{CORE}/sampling": HOST
     | {"torch", "tqdm", "safetensors", CORE}
     | {f"{CORE}/{room}" for room in ("attention", "checkpoint", "footage", "model", "vae")},
-    f"{CORE}/metrics": {"comfy", "torch", "numpy", "PIL", "safetensors", f"{CORE}/footage", f"{CORE}/inspection"},
+    f"{CORE}/metrics": {
+        "comfy",
+        "torch",
+        "numpy",
+        "PIL",
+        "safetensors",
+        "torchvision",
+        "tqdm",
+        f"{CORE}/footage",
+        f"{CORE}/inspection",
+        f"{CORE}/model",
+    },
     f"{CORE}/inspection": {"torch", "numpy", "PIL", f"{CORE}/attention", f"{CORE}/footage"},
     f"{CORE}/model": HOST | {"torch", CORE, f"{CORE}/attention", f"{CORE}/checkpoint", "kernels"},
     f"{CORE}/vae": {"comfy", "folder_paths", "torch", CORE, f"{CORE}/footage"},
