@@ -61,7 +61,9 @@ def find_pairs(path: Path, edits: Path | None = None) -> Found:
     elif (path / "test.json").is_file():
         found = _of_editverse(path, _needed(edits, path))
     elif (path / "JPEGImages").is_dir():
-        found = _of_frames(path, _needed(edits, path), _inner(path / "JPEGImages"), _inner(path / "Annotations"), "DAVIS")
+        found = _of_frames(
+            path, _needed(edits, path), _inner(path / "JPEGImages"), _inner(path / "Annotations"), "DAVIS"
+        )
     elif (path / "images").is_dir() and (path / "panomasks").is_dir():
         found = _of_frames(path, _needed(edits, path), path / "images", None, "VIPSeg")
         found.notes.append(

@@ -69,4 +69,6 @@ def _optical_flow(path):
     model = raft_large(weights=None, progress=False)
     model.load_state_dict(comfy.utils.load_torch_file(path, safe_load=True))
     device = comfy.model_management.get_torch_device()
-    return comfy.model_patcher.ModelPatcher(model.eval().float(), load_device=device, offload_device=torch.device("cpu"))
+    return comfy.model_patcher.ModelPatcher(
+        model.eval().float(), load_device=device, offload_device=torch.device("cpu")
+    )

@@ -28,6 +28,8 @@ COLUMNS = {
     "frames": ("compared", "frames"),
     "psnr": ("kept", "psnr"),
     "identical": ("kept", "identical"),
+    "psnr_whole": ("kept", "whole_frame", "psnr"),
+    "ssim_whole": ("kept", "whole_frame", "ssim"),
     "ssim": ("kept", "ssim"),
     "exact": ("kept", "exact"),
     "change": ("changed", "whole_frame", "mean"),
@@ -52,7 +54,9 @@ COLUMNS = {
 }
 
 
-def measure_pair(pair: PairFiles, fps: Fraction, models: Models, every: int, device="cpu", tick=lambda *_: None) -> dict:
+def measure_pair(
+    pair: PairFiles, fps: Fraction, models: Models, every: int, device="cpu", tick=lambda *_: None
+) -> dict:
     """The numbers of one pair, as `Numbers.to_json` gives them.
 
     Args:
@@ -214,4 +218,3 @@ def _write(path, text):
     beside = path.with_name(path.name + ".part")
     beside.write_text(text, encoding="utf-8", newline="")
     os.replace(beside, path)
-

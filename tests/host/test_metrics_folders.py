@@ -135,7 +135,13 @@ def test_a_batch(tmp_path):
 
 def test_editverse(tmp_path):
     clip(tmp_path / "bench" / "videos" / "1.mp4"), clip(tmp_path / "edits" / "0" / "generate.mp4")
-    entry = {"<video1>": "videos/1.mp4", "<text>": "<video1> add", "target_prompt": "t", "source_prompt": "s", "type": "add"}
+    entry = {
+        "<video1>": "videos/1.mp4",
+        "<text>": "<video1> add",
+        "target_prompt": "t",
+        "source_prompt": "s",
+        "type": "add",
+    }
     (tmp_path / "bench" / "test.json").write_text(json.dumps({"0": entry, "1": entry}))
     found = find_pairs(tmp_path / "bench", tmp_path / "edits")
     (pair,) = found.pairs
@@ -196,7 +202,9 @@ def test_from_a_folder_to_a_table(pairs, capsys):
     assert run(pairs) == 0
     with open(pairs / "metrics" / "metrics.csv", newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
-    assert rows["same"]["identical"] == "True" and rows["same"]["psnr"] == "" and rows["same"]["kept_if_edited"] == "0.0"
+    assert (
+        rows["same"]["identical"] == "True" and rows["same"]["psnr"] == "" and rows["same"]["kept_if_edited"] == "0.0"
+    )
     wanted = -20 * np.log10(20 / 255)
     assert float(rows["brighter"]["change"]) == pytest.approx(20, abs=0.01)
     assert rows["masked"]["masked"] == "True" and float(rows["masked"]["psnr"]) == pytest.approx(wanted, abs=0.05)

@@ -51,6 +51,7 @@ ALLOWED = {
         "psutil",
         "tqdm",
         "comfy_cli",
+        "PIL",
     },  # it drives servers, and imports nothing of what runs in them
 }
 # Numbers that PyAV gives as one kind or another by its version; pyav.py makes one of them.
