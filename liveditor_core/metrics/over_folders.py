@@ -54,9 +54,7 @@ COLUMNS = {
 }
 
 
-def measure_pair(
-    pair: PairFiles, fps: Fraction, models: Models, every: int, device="cpu", tick=lambda *_: None
-) -> dict:
+def measure_pair(pair: PairFiles, fps: Fraction, models: Models, every: int, device="cpu") -> dict:
     """The numbers of one pair, as `Numbers.to_json` gives them.
 
     Args:
@@ -76,7 +74,6 @@ def measure_pair(
         source_text=pair.source_text,
         every=every,
         device=device,
-        tick=tick,
     )
     return json.loads(numbers.to_json())
 

@@ -1,4 +1,4 @@
-"""A picture of many edits' numbers: every edit a dot, the mean a line with its confidence interval, by kind of number."""
+"""A picture of many edits' numbers: every edit a dot, the mean a line with its confidence interval."""
 
 from PIL import Image, ImageDraw, ImageFont
 

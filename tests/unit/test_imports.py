@@ -39,7 +39,7 @@ ALLOWED = {
     f"{CORE}/inspection": {"torch", "numpy", "PIL", f"{CORE}/attention", f"{CORE}/footage"},
     f"{CORE}/model": HOST | {"torch", CORE, f"{CORE}/attention", f"{CORE}/checkpoint", "kernels"},
     f"{CORE}/vae": {"comfy", "folder_paths", "torch", CORE, f"{CORE}/footage"},
-    f"{CORE}/footage": {"comfy_api", "torch", "av", "numpy", "scipy"},
+    f"{CORE}/footage": {"PIL", "comfy_api", "torch", "av", "numpy", "scipy"},
     f"{CORE}/checkpoint": {"torch", "numpy", "safetensors", "tqdm", "huggingface_hub", "gguf", "comfy_cli"},
     f"{CORE}/attention": {"torch", "kernels"},
     "kernels": {"torch", "kernels/triton_backend", "kernels/tilelang_backend"},
