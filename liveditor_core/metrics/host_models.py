@@ -39,9 +39,8 @@ def text_embeddings(clip):
 
 
 def _projected(clip, text):
-    tokens, model = clip.tokenize(text, disable_weights=True), clip.cond_stage_model
-    clip.load_model(tokens)
-    device = clip.patcher.load_device
+    tokens, model, device = clip.tokenize(text, disable_weights=True), clip.patcher.model, clip.patcher.load_device
+    comfy.model_management.load_models_gpu([clip.patcher])
     try:
         model.reset_clip_options()
         model.set_clip_options({"projected_pooled": True, "execution_device": device})
