@@ -208,20 +208,16 @@ NEEDED = {
         "node_helpers.conditioning_set_values(conditioning, values)",
     ),
     (*MODEL_NODES, METRICS): (
+        "comfy.model_management.cuda_device_context(device)",
         "comfy.model_management.get_torch_device()",
+        "comfy.model_management.load_models_gpu(models, *, memory_required, force_full_load)",
+        "comfy.model_patcher.ModelPatcher().load_device",
         "comfy.model_patcher.ModelPatcher().model",
         "comfy.sd.CLIP().patcher",
     ),
-    (ENCODE, SAMPLER, DECODE, METRICS): (
-        "comfy.model_management.cuda_device_context(device)",
-        "comfy.model_management.load_models_gpu(models, *, memory_required, force_full_load)",
-    ),
-    (SAMPLER, METRICS): ("comfy.model_patcher.ModelPatcher().load_device",),
     (TIMELINE, METRICS): ("comfy.sd.CLIP.tokenize(text, *, disable_weights)",),
     (METRICS,): (
         "comfy.clip_vision.ClipVisionModel.encode_image(image)",
-        "comfy.sd.CLIP().cond_stage_model",
-        "comfy.sd.CLIP.load_model(tokens)",
         "comfy_api.latest.io.ClipVision.Input(id, *, optional, tooltip)",
     ),
     (TIMELINE,): (

@@ -39,16 +39,12 @@ def text_embeddings(clip):
 
 
 def _projected(clip, text):
-    tokens, model = clip.tokenize(text, disable_weights=True), clip.cond_stage_model
-    clip.load_model(tokens)
-    device = clip.patcher.load_device
-    try:
-        model.reset_clip_options()
-        model.set_clip_options({"projected_pooled": True, "execution_device": device})
-        with comfy.model_management.cuda_device_context(device):
-            pooled = model.encode_token_weights(tokens)[1]
-    finally:
-        model.reset_clip_options()
+    tokens, model, device = clip.tokenize(text, disable_weights=True), clip.patcher.model, clip.patcher.load_device
+    comfy.model_management.load_models_gpu([clip.patcher])
+    model.reset_clip_options()  # as the host does before each text, so that nothing of this is left for others
+    model.set_clip_options({"projected_pooled": True, "execution_device": device})
+    with comfy.model_management.cuda_device_context(device):
+        pooled = model.encode_token_weights(tokens)[1]
     if pooled is None:
         raise FootageError(
             f"CLIP must be a text encoder of a CLIP model, got {type(model).__name__}, which embeds no text as a "
