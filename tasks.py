@@ -6,6 +6,7 @@
     python tasks.py lint             check format and lint of Python and JavaScript; --fix writes what can be written
     python tasks.py serve            start that ComfyUI with this pack, to open in a browser
     python tasks.py batch JOBS       edit a folder of clips, or a list of them; --help says how
+    python tasks.py metrics PAIRS    say in numbers whether edits are good; --help says how
     python tasks.py bench            time attention on this machine's NVIDIA GPU: table, CSV, plots
     python tasks.py python SCRIPT    run a script in that environment, with ComfyUI importable
 
@@ -43,6 +44,8 @@ TOOLS = [
     "tilelang==0.1.9; sys_platform == 'linux'",
     "apache-tvm-ffi==0.1.10; sys_platform == 'linux'",  # tilelang 0.1.9 does not import with 0.1.15
     "gguf==0.19.0",
+    "scikit-image==0.26.0; python_version >= '3.11'",
+    "scikit-image==0.25.2; python_version < '3.11'",
     "websocket-client",
     "playwright",
     "comfy-cli==1.23.0",
@@ -299,6 +302,8 @@ def batch(arguments):
     """The pack's batch, in this environment's ComfyUI."""
     set_up()
     place = [] if arguments[:1] in (["status"], ["retry"]) else ["--comfyui", COMFYUI, "--base", RUN]
+    if arguments[:1] == ["sweep"]:
+        place, arguments = ["sweep", *place], arguments[1:]
     process = subprocess.Popen(
         [PYTHON, "-s", "-m", "batch", *map(str, place), *arguments], env=environment() | {"PYTHONPATH": str(ROOT)}
     )
@@ -309,24 +314,28 @@ def batch(arguments):
             continue
 
 
+def metrics(arguments):
+    """The pack's numbers of edits, by this environment's ComfyUI."""
+    set_up()
+    where = [] if "--comfyui" in arguments else ["--comfyui", COMFYUI]
+    return in_environment(ROOT / "liveditor_core" / "metrics", *arguments, *where)
+
+
+OWN = {"test": test, "lint": lint, "bench": bench, "batch": batch, "metrics": metrics}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("edit", "test", "lint", "serve", "batch", "bench", "python"))
+    parser.add_argument("command", choices=("edit", "test", "lint", "serve", "batch", "metrics", "bench", "python"))
     parser.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
-        help="edit, serve, batch and bench: --help lists them; test: pytest's; python: the script and its own",
+        help="edit, serve, batch, metrics and bench: --help lists them; test: pytest's; python: the script and its own",
     )
     options = parser.parse_args()
     try:
-        if options.command == "test":
-            return test(options.arguments)
-        if options.command == "lint":
-            return lint(options.arguments)
-        if options.command == "bench":
-            return bench(options.arguments)
-        if options.command == "batch":
-            return batch(options.arguments)
+        if options.command in OWN:
+            return OWN[options.command](options.arguments)
         set_up()
         if options.command == "python":
             return in_environment(*options.arguments, python_path=[COMFYUI])

@@ -30,6 +30,7 @@ from .local_pool import LocalWorker
 from .page import FILE as PAGE
 from .progress import Bars
 from .server import ComfyUI, Server
+from .sweep import sweep
 from .table import FILE as TABLE
 
 DESCRIPTION = """Edit many clips: a folder or a list of jobs in, a folder of edits out.
@@ -38,6 +39,7 @@ DESCRIPTION = """Edit many clips: a folder or a list of jobs in, a folder of edi
   python -m batch jobs.csv --out edits/          columns: video, instruction, and inputs as LIVEditSampler.seed
   python -m batch status edits/
   python -m batch retry edits/ [NAME ...]        failed jobs once more, all or some
+  python -m batch sweep clip.mp4 --instruction "make it snow" --out sweep/    one clip over a grid of settings
 
 Start the same again after whatever happened: what is done is skipped, what was begun goes on. edits/index.html shows
 all of it."""
@@ -250,6 +252,8 @@ def main(arguments):
             return status(Path(arguments[1]))
         if arguments[:1] == ["retry"] and len(arguments) >= 2:
             return retry(Path(arguments[1]), arguments[2:])
+        if arguments[:1] == ["sweep"]:
+            return sweep(arguments[1:], edit, WORK)
         return edit(arguments)
     except BatchError as error:
         print(f"batch: {error}", file=sys.stderr)

@@ -5,8 +5,6 @@ stands before methods that are overridden, with all of their parameters; `Class(
 cannot be looked for before there is one. A test compares all of this with the shipped code and with the host.
 """
 
-import importlib
-
 OLDEST = (0, 30)  # ComfyUI
 
 LOAD, ENCODE, SETTINGS, SAMPLER = (
@@ -17,8 +15,8 @@ LOAD, ENCODE, SETTINGS, SAMPLER = (
 )
 DECODE, COMPARE, RECORD, INSPECT = "Decode Video", "Compare Videos", "Record Attention", "Inspect Attention"
 LORA, TIMELINE, PREPARE = "Load LoRA (LIVEditor)", "LIVEdit Timeline", "Prepare LIVEditor Model"
-SPLIT = "Split Heads over GPUs"
-NODES = (PREPARE, LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, SPLIT, RECORD, INSPECT)
+SPLIT, METRICS = "Split Heads over GPUs", "Edit Metrics"
+NODES = (PREPARE, LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, SPLIT, RECORD, INSPECT, METRICS)
 
 # By the nodes that cannot be without.
 MODEL_NODES = (LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, SPLIT, RECORD)
@@ -54,7 +52,7 @@ NEEDED = {
         "comfy_api.latest.Types",
         "comfy_api.latest.Types.VideoComponents(*, images, frame_rate, audio)",
         "comfy_api.latest.io",
-        "comfy_api.latest.io.Clip.Input(id, *, tooltip)",
+        "comfy_api.latest.io.Clip.Input(id, *, optional, tooltip)",
         "comfy_api.latest.io.Clip.Output()",
         "comfy_api.latest.io.Combo.Input(id, *, options, display_name, optional, tooltip, default, advanced)",
         "comfy_api.latest.io.ComfyNode",
@@ -175,18 +173,15 @@ NEEDED = {
         "comfy.model_management.pin_memory(tensor)",
         "comfy.model_management.unpin_memory(tensor)",
         "comfy.model_management.dtype_size(dtype)",
-        "comfy.model_management.get_torch_device()",
         "comfy.sd.load_lora_for_models(model, clip, lora, strength_model, strength_clip, *, lora_metadata)",
         "comfy.model_management.soft_empty_cache()",
         "comfy.model_patcher.ModelPatcher.get_attachment(key)",
         "comfy.model_patcher.ModelPatcher.clone()",
         "comfy.model_patcher.ModelPatcher().cached_patcher_init",
-        "comfy.model_patcher.ModelPatcher().model",
         "comfy.model_patcher.ModelPatcher().model_options",
         "comfy.ops.cast_bias_weight(s, input, *, dtype, device, bias_dtype, offloadable)",
         "comfy.ops.uncast_bias_weight(s, weight, bias, offload_stream)",
         "comfy.sd.CLIP(target, *, tokenizer_data, parameters, state_dict, model_options, disable_dynamic)",
-        "comfy.sd.CLIP().patcher",
         "comfy.sd.CLIPType.WAN",
         "comfy.sd.VAE(*, sd, metadata)",
         "comfy.sd.VAE().latent_channels",
@@ -213,9 +208,21 @@ NEEDED = {
         "comfy.utils.load_torch_file(ckpt, *, safe_load, return_metadata)",
         "node_helpers.conditioning_set_values(conditioning, values)",
     ),
+    (*MODEL_NODES, METRICS): (
+        "comfy.model_management.cuda_device_context(device)",
+        "comfy.model_management.get_torch_device()",
+        "comfy.model_management.load_models_gpu(models, *, memory_required, force_full_load)",
+        "comfy.model_patcher.ModelPatcher().load_device",
+        "comfy.model_patcher.ModelPatcher().model",
+        "comfy.sd.CLIP().patcher",
+    ),
+    (TIMELINE, METRICS): ("comfy.sd.CLIP.tokenize(text, *, disable_weights)",),
+    (METRICS,): (
+        "comfy.clip_vision.ClipVisionModel.encode_image(image)",
+        "comfy_api.latest.io.ClipVision.Input(id, *, optional, tooltip)",
+    ),
     (TIMELINE,): (
         "comfy.sd.CLIP.encode_from_tokens_scheduled(tokens)",
-        "comfy.sd.CLIP.tokenize(text)",
         "folder_paths.get_annotated_filepath(name)",
         "folder_paths.get_output_directory()",
     ),
@@ -228,8 +235,6 @@ NEEDED = {
         "comfy.ldm.wan.vae.WanVAE().conv2",
         "comfy.ldm.wan.vae.WanVAE().decoder",
         "comfy.ldm.wan.vae.WanVAE().encoder",
-        "comfy.model_management.cuda_device_context(device)",
-        "comfy.model_management.load_models_gpu(models, *, memory_required, force_full_load)",
         "comfy.model_management.raise_non_oom(e)",
         "comfy.sd.VAE.decode(samples_in)",
         "comfy.sd.VAE.decode_tiled(samples, *, tile_x, tile_y, overlap, tile_t, overlap_t)",
@@ -253,10 +258,7 @@ NEEDED = {
         "comfy.model_management.minimum_inference_memory()",
         "comfy.model_patcher.ModelPatcher.model_size()",
     ),
-    (SAMPLER, SPLIT): (
-        "comfy.model_patcher.ModelPatcher().load_device",
-        "comfy.model_patcher.ModelPatcher.get_additional_models_with_key(key)",
-    ),
+    (SAMPLER, SPLIT): ("comfy.model_patcher.ModelPatcher.get_additional_models_with_key(key)",),
     (SPLIT,): (
         "comfy.model_management.get_all_torch_devices()",
         "comfy.multigpu.create_multigpu_deepclones(model, max_gpus, *, reuse_loaded)",
@@ -323,6 +325,10 @@ OPTIONAL = {
         "comfy.model_management.OOM_EXCEPTION",
         "comfy.model_management.is_oom(e)",
     ),
+    "python -m liveditor_core.metrics asks no models": (
+        "comfy.clip_vision.load_clipvision_from_sd(sd, *, prefix, convert_keys)",
+        "comfy.model_patcher.ModelPatcher(model, *, load_device, offload_device)",
+    ),
     "LIVEdit Sampler shows neither progress nor previews": ("latent_preview.prepare_callback(model, steps)",),
     "a prompt that is not connected to Encode Source Video is not asked for": (
         "comfy_execution.graph_utils.ExecutionBlocker(message)",
@@ -330,25 +336,3 @@ OPTIONAL = {
 }
 # From later versions than the oldest; nothing is lost in those that have none.
 NEWER = ("comfy.model_prefetch.pause_malloc_graph()",)
-
-
-def name_of(line):
-    """The name in a line; None if it is set on objects."""
-    return None if "()." in line else line.removeprefix("def ").partition("(")[0]
-
-
-def missing(lines):
-    """The names among some lines that this host does not have."""
-    return [name for name in map(name_of, lines) if name is not None and not _exists(name)]
-
-
-def _exists(name):
-    first, *others = name.split(".")
-    try:
-        found, path = importlib.import_module(first), first
-        for part in others:
-            path += f".{part}"
-            found = getattr(found, part) if hasattr(found, part) else importlib.import_module(path)
-    except ImportError:
-        return False
-    return True

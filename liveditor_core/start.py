@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from . import host_contract
 from .host_contract import NEEDED, NODES, OLDEST, OPTIONAL
 
 MODEL_CLASS = "LIVEditorT2V"  # what a copy of the pack that is at work has put among the host's models
@@ -38,7 +37,7 @@ def refuse_to_start():
             f"LIVEditor: is installed twice, in {other} and in {Path(__file__).parents[1]}. The first is used. Delete "
             "one of the two folders and start ComfyUI again."
         )
-    if missing := host_contract.missing(NEEDED[NODES]):
+    if missing := missing_of(NEEDED[NODES]):
         raise ImportError(f"LIVEditor: needs {_listed(missing)}, which ComfyUI {version} does not have. {REMEDY}")
 
 
@@ -55,14 +54,14 @@ def find_losses() -> Losses:
     """What of the pack does not run here; every loss is a line in the log."""
     version, absent, losses = comfyui_version(), [], Losses(set(), set())
     for nodes, lines in NEEDED.items():
-        if missing := host_contract.missing(lines):
+        if missing := missing_of(lines):
             absent += missing
             losses.nodes.update(nodes)
     if absent:
         lost = ", ".join(name for name in NODES if name in losses.nodes)
         logging.error(f"LIVEditor: ComfyUI {version} does not have {_listed(absent)}, so there is no {lost}. {REMEDY}")
     for lost, lines in OPTIONAL.items():
-        if missing := host_contract.missing(lines):
+        if missing := missing_of(lines):
             losses.features.add(lost)
             logging.warning(f"LIVEditor: ComfyUI {version} does not have {_listed(missing)}: {lost}.")
     return losses
@@ -77,3 +76,25 @@ def comfyui_version():
 
 def _listed(names):
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def name_of(line):
+    """The name in a line; None if it is set on objects."""
+    return None if "()." in line else line.removeprefix("def ").partition("(")[0]
+
+
+def missing_of(lines):
+    """The names among some lines that this host does not have."""
+    return [name for name in map(name_of, lines) if name is not None and not _exists(name)]
+
+
+def _exists(name):
+    first, *others = name.split(".")
+    try:
+        found, path = importlib.import_module(first), first
+        for part in others:
+            path += f".{part}"
+            found = getattr(found, part) if hasattr(found, part) else importlib.import_module(path)
+    except ImportError:
+        return False
+    return True

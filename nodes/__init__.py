@@ -24,6 +24,7 @@ NODES = {  # by name, in which file the node is, and its class
     host_contract.SPLIT: ("split_heads", "SplitHeads"),
     host_contract.RECORD: ("record_attention", "RecordAttention"),
     host_contract.INSPECT: ("inspect_attention", "InspectAttention"),
+    host_contract.METRICS: ("edit_metrics", "EditMetrics"),
 }
 
 

@@ -1,5 +1,7 @@
 """What a node is connected to: whether anything takes an output, and what an input is made by."""
 
+import folder_paths
+
 from .host_server import running
 
 
@@ -58,3 +60,15 @@ def made_by(hidden, *names: str):
 
 def _links_to(nodes, node_id, output):
     return any([node_id, output] == value for node in nodes for value in node["inputs"].values())
+
+
+def files_behind(hidden, name: str, folders) -> dict[str, str]:
+    """The model files that an input of the node that is executed comes from, by name, with their paths.
+
+    Args:
+        folders: of models, by the host's names for them; the first that has a file counts.
+    """
+    _, nodes = made_by(hidden, name) or (None, [])
+    texts = {value for _, _, inputs in nodes for value in inputs.values() if isinstance(value, str)}
+    found = {text: [folder_paths.get_full_path(folder, text) for folder in folders] for text in sorted(texts)}
+    return {text: path for text, paths in found.items() if (path := next(filter(None, paths), None))}

@@ -11,6 +11,7 @@ from ..liveditor_core.sampling.instructions import TimelineError
 CATEGORY = "LIVEditor"
 Source = io.Custom("LIVEDITOR_SOURCE")
 Record = io.Custom("LIVEDITOR_RECORD")
+OpticalFlow = io.Custom("OPTICAL_FLOW")  # the host's, which has no name for it that could be imported
 
 
 @contextlib.contextmanager

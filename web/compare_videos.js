@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { comparePlayer } from "./compare_player.js";
+import { nodeAt } from "./graph.js";
 import { inLanguage } from "./words.js";
 
 const WORDS = {
@@ -39,13 +40,6 @@ const SMALLEST = 240;
 const SIZE = [520, 430];
 
 const players = new WeakMap(); // node to the function that shows an output
-
-/** A node by ComfyUI's key for its output: its id, after that of its subgraph if it lies in one. */
-function nodeAt(key) {
-  const [id, subgraph] = String(key).split(":").reverse();
-  const graph = subgraph === undefined ? app.rootGraph : app.rootGraph.subgraphs.get(subgraph);
-  return graph?.getNodeById(Number(id));
-}
 
 app.registerExtension({
   name: "liveditor.CompareVideos",

@@ -79,6 +79,13 @@ export function partOf(node) {
   return { file: widget.value, start, frames: max_frames, atSourceRate: !String(fps).startsWith(TRAINED_FPS) };
 }
 
+/** A node by ComfyUI's key for its output: its id, after that of its subgraph if it lies in one. */
+export function nodeAt(key) {
+  const [id, subgraph] = String(key).split(":").reverse();
+  const graph = subgraph === undefined ? app.rootGraph : app.rootGraph.subgraphs.get(subgraph);
+  return graph?.getNodeById(Number(id));
+}
+
 /** What the server says of a clip: {length, start, fps, shots} in seconds, or {error}. */
 export async function askClip(query, signal) {
   const answer = await api.fetchApi(`/liveditor/shots?${new URLSearchParams(query)}`, { signal });

@@ -18,7 +18,7 @@ def open_clip(video, *, image_fps: float = 0, audio: dict | None = None, check=C
     """Open footage.
 
     Args:
-        video: the host's VIDEO, or [F, H, W, C] in 0..1.
+        video: the host's VIDEO, or [F, H, W, C] in 0..1; or a Clip, which is given back.
         image_fps: the frame rate of IMAGE frames.
         audio: the host's AUDIO; takes the place of the video's own sound.
         check: as in Clip.
@@ -33,6 +33,8 @@ def open_clip(video, *, image_fps: float = 0, audio: dict | None = None, check=C
                 "fps of Get Video Components, or of whatever made the frames."
             )
         return _frames(video, image_fps, audio, "the frames")
+    if isinstance(video, Clip):
+        return video
     clip = video.as_clip(check) if hasattr(video, "as_clip") else _open_video(video, check)
     if audio is not None:
         clip.sound = SamplesSound(audio)

@@ -15,6 +15,7 @@ SHOWN_BY = {
     "LIVEditInspectAttention": "liveditor_inspect",
     "LIVEditTimeline": "liveditor_timeline",
     "LIVEditSplitHeads": "liveditor_gpus",
+    "LIVEditMetrics": "liveditor_metrics",
 }  # the others are in the demo
 HELP = ".node-help-content"
 

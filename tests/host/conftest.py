@@ -1,6 +1,7 @@
 """Fixtures with a real ComfyUI: its server in a process of its own, and ComfyUI as a library in this one."""
 
 import json
+import os
 import shutil
 
 import comfy_library  # noqa: F401  (before anything of ComfyUI)
@@ -26,7 +27,8 @@ def server():
     tiny_models.make_in_subprocess()
     for name in ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"):
         shutil.copy(host.CLIPS / name, host.RUN / "input" / name)
-    for name in ("fault_node.py", "footage_nodes.py", "same_id_node.py"):
+    os.environ["LIVEDITOR_TEST_SUPPORT"] = str(host.PACK / "tests" / "support")
+    for name in ("clip_node.py", "fault_node.py", "footage_nodes.py", "same_id_node.py"):
         shutil.copy(host.PACK / "tests" / "support" / name, host.RUN / "custom_nodes" / name)
     with host.Server(arguments=["--preview-method", "latent2rgb"]) as running:
         yield running

@@ -1,5 +1,6 @@
 """Batches with real servers: the same edits as one at a time, and nothing lost or done twice whoever is killed."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from batches import (
     LONG,
     SHORT,
+    WORDS,
     assert_all_done_once,
     at_work,
     finish,
@@ -27,6 +29,7 @@ from batches import (
     wait_for,
     write_jobs,
 )
+from PIL import Image
 
 from liveditor.batch.journal import DONE, FAILED, QUEUED, RUNNING
 
@@ -168,3 +171,20 @@ def test_what_it_cannot_do_is_said_at_once(folder, arguments, said):
         text=True,
     )
     assert run.returncode == 2 and said in run.stderr and "Traceback" not in run.stderr
+
+
+def test_a_sweep_over_settings(folder):
+    clip = next((folder / "clips").iterdir())
+    grid = {"LIVEditSampler.steps": f"1,{SHORT}", "SparseAttentionSettings.sar": "0.5"}
+    command = [sys.executable, "-s", "-m", "batch", "sweep", clip, "--instruction", WORDS[0], "--out", folder / "out"]
+    command += ["--workflow", folder / "workflow.json", "--comfyui", host.COMFYUI, "--base", host.RUN]
+    command += ["--leave-free", "0.01", "--set=LIVEditSampler.cfg=2", *(f"--grid={k}={v}" for k, v in grid.items())]
+    said = subprocess.run(list(map(str, command)), cwd=host.PACK, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    with open(folder / "out" / "sweep.csv", newline="") as file:
+        fewer, as_reference = csv.DictReader(file)
+    assert float(as_reference["decibels"]) > float(fewer["decibels"]) + 3
+    assert float(as_reference["compute"]) == SHORT * float(fewer["compute"]) > 0
+    assert as_reference["worth taking"] == "True" and (folder / "out" / fewer["result"]).is_file()
+    with Image.open(folder / "out" / "sweep.png") as picture:
+        assert picture.width == 1000

@@ -9,10 +9,10 @@ import comfy.ldm.wan.model
 import comfy.model_base
 import comfy.sample
 import comfy.samplers
-from liveditor.liveditor_core import host_contract
+from liveditor.liveditor_core import host_contract, start
 
 EDIT, NODES = ROOT / "liveditor_core" / "sampling" / "edit.py", ROOT / "nodes"
-NEWER = {host_contract.name_of(line) for line in host_contract.NEWER}
+NEWER = {start.name_of(line) for line in host_contract.NEWER}
 # Methods with parameters of this project, which calls them itself.
 OWN_PARAMETERS = {
     f"comfy.ldm.wan.model.{name}"
@@ -48,14 +48,14 @@ def test_all_that_is_used_is_named_and_nothing_else(uses):
 
 
 def test_the_host_accepts_what_is_passed(uses):
-    names = [name for name in map(host_contract.name_of, contract_lines()) if name is not None]
+    names = [name for name in map(start.name_of, contract_lines()) if name is not None]
     assert [problem for name in names for problem in host_uses.unbound(name, uses[name])] == []
     overridden = [name for name in names if name not in OWN_PARAMETERS]
     assert [problem for name in overridden for problem in host_uses.unmet(name, uses[name])] == []
 
 
 def test_the_host_has_all_of_it():
-    assert host_contract.missing(contract_lines()) == []
+    assert start.missing_of(contract_lines()) == []
 
 
 @pytest.mark.parametrize("line", [0, 40, 80, -1])
@@ -97,7 +97,7 @@ def test_a_line_too_many_is_seen(uses):
 def test_what_the_host_renames_is_seen(uses, monkeypatch):
     monkeypatch.delattr(comfy.ldm.wan.model, "repeat_e")
     monkeypatch.delattr(comfy.model_base.BaseModel, "get_dtype_inference")
-    assert host_contract.missing(contract_lines()) == [
+    assert start.missing_of(contract_lines()) == [
         "comfy.ldm.wan.model.repeat_e",
         "comfy.model_base.WAN21.get_dtype_inference",
     ]

@@ -17,6 +17,7 @@ HELPERS = (
     "QuantizedTensor",
     "SchedulerHandler",
     "count_cache_layers",
+    "load_clipvision_from_sd",
     "prepare_callback",
 )
 
@@ -50,7 +51,7 @@ def test_renamed_helpers_cost_no_node(tmp_path):
 
 def test_what_the_model_needs_is_missing(tmp_path):
     with host.Server(base=other_host.base(tmp_path), tree=other_host.comfyui(tmp_path, renamed=["repeat_e"])) as server:
-        without_a_model = {"LIVEditCompareVideos", "LIVEditInspectAttention", "LIVEditPrepareModel"}
+        without_a_model = {"LIVEditCompareVideos", "LIVEditInspectAttention", "LIVEditMetrics", "LIVEditPrepareModel"}
         assert other_host.own_nodes(server.client) == without_a_model
         (line,) = said(server)
         assert "LIVEditor: ComfyUI 0.30.0 does not have comfy.ldm.wan.model.repeat_e, so there is no " in line

@@ -20,6 +20,7 @@ OWN_NODES = {
     "LIVEditLoadLoRA",
     "LIVEditTimeline",
     "LIVEditSplitHeads",
+    "LIVEditMetrics",
 }
 OLD_IDS = ("CompareVideos", "RecordAttention", "InspectAttention")  # ours had the prefix LIVEdit from then on
 OPTIONAL = {
@@ -27,6 +28,7 @@ OPTIONAL = {
     "LIVEditSampler": {"mask", "earlier"},
     "DecodeVideo": {"mask"},
     "LIVEditTimeline": {"source"},
+    "LIVEditMetrics": {"mask", "clip", "clip_vision", "optical_flow"},
 }
 RENDERERS = {"canvas": False, "nodes 2.0": True}
 

@@ -20,6 +20,12 @@ PATCHER, WAN_VAE = "comfy.model_patcher.ModelPatcher", "comfy.ldm.wan.vae.WanVAE
 OBJECTS = {
     "": {"vae": "comfy.sd.VAE", "vae.patcher": PATCHER},
     "liveditor_core/footage/reader.py": {"video": "comfy_api.latest.Input.Video"},
+    "liveditor_core/metrics": {
+        "clip": "comfy.sd.CLIP",
+        "clip.patcher": PATCHER,
+        "clip_vision": "comfy.clip_vision.ClipVisionModel",
+        "optical_flow": PATCHER,
+    },
     "liveditor_core/model": {"clip": "comfy.sd.CLIP", "clip.patcher": PATCHER, "model": PATCHER},
     "liveditor_core/model/memory_estimate.py": {"model": None},
     "liveditor_core/sampling": {

@@ -27,12 +27,13 @@ class Editor:
     def __init__(self, client):
         self._client = client
 
-    def frames(self, clip, text=None, template="liveditor_demo", start=0.0, frames=17, attention=None):
+    def frames(self, clip, text=None, template="liveditor_demo", start=0.0, frames=17, attention=None, prefix=None):
         """Pictures of the source and of the edit at the same times.
 
         Args:
             text: the instruction; the template's own if None.
             attention: inputs of Sparse Attention Settings.
+            prefix: of the file that is taken, where a template saves several.
         """
         graph = json.loads((TEMPLATES / f"{template}.json").read_text(encoding="utf-8"))
         prompt = copy.deepcopy(self._client.to_api(graph))
@@ -44,7 +45,10 @@ class Editor:
             (sampler,) = host.nodes_of(prompt, "LIVEditSampler")
             prompt[sampler["inputs"]["positive"][0]]["inputs"]["text"] = text
         host.remove(prompt, "PreviewImage")  # of liveditor_inspect, which shows its plots there
-        saved = host.saved_file(self._client.run(prompt))
+        outputs = self._client.run(prompt)
+        if prefix:
+            outputs = {key: outputs[key] for key in outputs if prompt[key]["inputs"].get("filename_prefix") == prefix}
+        saved = host.saved_file(outputs)
         edited = [(frame.time, frame.to_image()) for frame in av.open(str(saved)).decode(video=0)]
         source = [(frame.time - start, frame.to_image()) for frame in av.open(str(host.CLIPS / clip)).decode(video=0)]
         return [(min(source, key=lambda each: abs(each[0] - time))[1], picture) for time, picture in edited]
@@ -115,6 +119,11 @@ def cards(editor):
     yield "liveditor_compare", split((before, sparse, dense), CARD, [1 / 3, 2 / 3])
     yield "liveditor_mask", film([edit(BIKES, CYCLIST, template="liveditor_mask")], CARD)
     yield "liveditor_inspect", split(edit(BIKES, STREET, template="liveditor_inspect"), CARD, [0.5])
+    after, changes = (
+        edit(BIKES, CYCLIST, template="liveditor_metrics", prefix=f"video/LIVEditor_{name}")[1]
+        for name in ("metrics", "change")
+    )
+    yield "liveditor_metrics", film([(after, changes)], CARD)
     for name in ("liveditor_long", "liveditor_timeline"):
         pairs = editor.frames(BIKES, template=name, start=3.5, frames=150)
         yield name, film([pairs[round(share * (len(pairs) - 1))] for share in (0.15, 0.5, 0.85)], CARD)

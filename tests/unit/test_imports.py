@@ -16,15 +16,30 @@ ALLOWED = {
     "": {"nodes", CORE},
     "nodes": HOST
     | {"torch", "aiohttp", CORE}
-    | {f"{CORE}/{room}" for room in ("attention", "checkpoint", "footage", "inspection", "model", "sampling", "vae")},
+    | {
+        f"{CORE}/{room}"
+        for room in ("attention", "checkpoint", "footage", "inspection", "metrics", "model", "sampling", "vae")
+    },
     CORE: HOST,
     f"{CORE}/sampling": HOST
     | {"torch", "tqdm", "safetensors", CORE}
     | {f"{CORE}/{room}" for room in ("attention", "checkpoint", "footage", "model", "vae")},
+    f"{CORE}/metrics": {
+        "comfy",
+        "torch",
+        "numpy",
+        "PIL",
+        "safetensors",
+        "torchvision",
+        "tqdm",
+        f"{CORE}/footage",
+        f"{CORE}/inspection",
+        f"{CORE}/model",
+    },
     f"{CORE}/inspection": {"torch", "numpy", "PIL", f"{CORE}/attention", f"{CORE}/footage"},
     f"{CORE}/model": HOST | {"torch", CORE, f"{CORE}/attention", f"{CORE}/checkpoint", "kernels"},
     f"{CORE}/vae": {"comfy", "folder_paths", "torch", CORE, f"{CORE}/footage"},
-    f"{CORE}/footage": {"comfy_api", "torch", "av", "numpy", "scipy"},
+    f"{CORE}/footage": {"PIL", "comfy_api", "torch", "av", "numpy", "scipy"},
     f"{CORE}/checkpoint": {"torch", "numpy", "safetensors", "tqdm", "huggingface_hub", "gguf", "comfy_cli"},
     f"{CORE}/attention": {"torch", "kernels"},
     "kernels": {"torch", "kernels/triton_backend", "kernels/tilelang_backend"},
@@ -37,6 +52,7 @@ ALLOWED = {
         "tqdm",
         "comfy_cli",
         "yaml",
+        "PIL",
     },  # it drives servers, and imports nothing of what runs in them
 }
 # Numbers that PyAV gives as one kind or another by its version; pyav.py makes one of them.
@@ -130,6 +146,9 @@ def test_layers(path):
         ("liveditor_core/model/block.py", "from ..sampling.edit import edit"),
         ("liveditor_core/footage/geometry.py", "from ..vae import clips"),
         ("liveditor_core/footage/geometry.py", "import comfy.utils"),
+        ("liveditor_core/footage/geometry.py", "from ..metrics import measure"),
+        ("liveditor_core/metrics/measure.py", "from ..sampling.edit import edit"),
+        ("liveditor_core/metrics/measure.py", "from comfy_api.latest import io"),
         ("liveditor_core/footage/sound.py", "av.open(path)"),
         ("liveditor_core/footage/sound.py", "frame.pts * frame.time_base"),
         ("liveditor_core/checkpoint/download.py", "import huggingface_hub"),
