@@ -16,7 +16,7 @@ from .measure import Models
 from .model_files import hashed, require_projection
 
 OPEN_CLIP = "visual."  # how names of its weights begin, which the host makes those of transformers
-SMALL = "liveditor_nano_text_image_encoder.safetensors"  # in the pack's models/text_encoders
+SMALL = "liveditor_nano_text_image_encoder.safetensors"  # in the pack's models/clip_vision
 
 
 def load_models(clip=None, clip_vision=None, optical_flow=None, small=False) -> Models:
@@ -30,7 +30,7 @@ def load_models(clip=None, clip_vision=None, optical_flow=None, small=False) -> 
         FootageError: no such file, or a file that is no such model.
     """
     if small:
-        clip = clip_vision = Path(__file__).resolve().parents[2] / "models" / "text_encoders" / SMALL
+        clip = clip_vision = Path(__file__).resolve().parents[2] / "models" / "clip_vision" / SMALL
     given = {"clip": clip, "clip_vision": clip_vision, "optical_flow": optical_flow}
     for name, path in given.items():
         if path is not None and not Path(path).is_file():
