@@ -302,10 +302,8 @@ def batch(arguments):
     """The pack's batch, in this environment's ComfyUI."""
     set_up()
     place = [] if arguments[:1] in (["status"], ["retry"]) else ["--comfyui", COMFYUI, "--base", RUN]
-    if arguments[:1] == ["sweep"]:
-        place, arguments = ["sweep", *place], arguments[1:]
     process = subprocess.Popen(
-        [PYTHON, "-s", "-m", "batch", *map(str, place), *arguments], env=environment() | {"PYTHONPATH": str(ROOT)}
+        [PYTHON, "-s", "-m", "batch", *arguments, *map(str, place)], env=environment() | {"PYTHONPATH": str(ROOT)}
     )
     while True:
         try:

@@ -85,9 +85,8 @@ def sweep(arguments, edit, work: str) -> int:
 
 def _parse(arguments):
     parser = argparse.ArgumentParser(
-        prog="python -m batch sweep", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m batch sweep CLIP", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("clip", type=Path)
     parser.add_argument("--instruction", required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument(
@@ -99,7 +98,12 @@ def _parse(arguments):
     parser.add_argument("--against", choices=COSTS, default="seconds", help="what quality is drawn against")
     parser.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--comfyui", type=Path, default=ROOT.parents[1], help=argparse.SUPPRESS)
-    options, rest = parser.parse_known_args(arguments)
+    # The clip stands first: among arguments that this parser does not know it could not be told from their values.
+    clip = [] if not arguments or arguments[0].startswith("-") else arguments[:1]
+    options, rest = parser.parse_known_args(arguments[len(clip) :])
+    if not clip:
+        raise BatchError("sweep: the clip must stand first, as sweep clip.mp4 --instruction WORDS --out FOLDER.")
+    options.clip = Path(clip[0])
     if not options.clip.is_file():
         raise BatchError(f"{options.clip}: there is no such clip.")
     return options, [*rest, "--comfyui", str(options.comfyui), *(f"--set={text}" for text in options.set)]

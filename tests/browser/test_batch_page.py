@@ -1,5 +1,6 @@
 """The result page of a batch, opened from its folder as users do, with thousands of jobs."""
 
+import json
 import shutil
 
 import host
@@ -35,6 +36,19 @@ def page(browser, tmp_path):
     page.goto((tmp_path / "index.html").as_uri())
     yield page
     page.close()
+
+
+def test_numbers_of_edits_are_columns_once_they_were_measured(page, tmp_path):
+    assert page.locator("th", has_text="kept if edited").count() == 0
+    numbers = {"clip0002--snow": {"kept_if_edited": 0.25, "psnr": None}, "clip0005--snow": {"kept_if_edited": 0.7512}}
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "metrics.js").write_text(f"window.liveditorMetrics = {json.dumps(numbers)};")
+    page.reload()
+    head = page.locator("th", has_text="kept if edited")
+    head.click(), head.click()
+    assert names(page)[:2] == ["clip0005--snow", "clip0002--snow"]
+    assert page.locator("tbody tr").first.locator("td").last.inner_text() == "0.751"
+    assert page.locator("th", has_text="PSNR").count() == 0, "nothing was measured of it"
 
 
 def names(page):

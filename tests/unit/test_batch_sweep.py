@@ -51,5 +51,7 @@ def test_a_grid_that_is_none(tmp_path, grid):
     arguments = [str(clip), "--instruction", "x", "--out", str(tmp_path / "out"), "--grid", grid]
     with pytest.raises(BatchError, match=r"must be NODE.INPUT=VALUE,VALUE"):
         sweep(arguments, lambda _: pytest.fail("nothing is to be edited"), ".batch")
+    with pytest.raises(BatchError, match="the clip must stand first"):
+        sweep(["--base", "x", *arguments], None, ".batch")
     with pytest.raises(BatchError, match="there is no such clip"):
         sweep([str(tmp_path / "none.mp4"), *arguments[1:]], None, ".batch")
