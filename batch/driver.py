@@ -22,6 +22,7 @@ from .worker import UNFINISHED, Task
 WORK = ".batch"  # in the output folder: journal, workers' folders, unfinished edits
 LOCK = "driver.lock"
 MOST_FALSE_STARTS = 2  # of a worker's server in a row, before the worker is given up
+SAY_AFTER = 20.0  # seconds that a worker waits for a place before that is said
 PAGE_EVERY = 5.0  # seconds at least between two writings of the page
 
 
@@ -143,11 +144,13 @@ class Driver:
             except ServerDidNotStart as error:
                 message, false_starts = str(error), false_starts + 1
                 self.journal.put_back(key)
-            except (Interrupted, DiskFull) as error:
+            except (Interrupted, DiskFull, BatchError) as error:
                 message = str(error) or "interrupted"
-                self.journal.put_back(key)
                 if isinstance(error, DiskFull):
                     self._stop(f"{message}. Make room and start again: it goes on.")
+                elif isinstance(error, BatchError):
+                    self._stop(message)
+                self.journal.put_back(key)  # when nobody will take it
             except (ServerDied, WorkerDied) as error:
                 message = str(error)
                 if self._stopping:
@@ -156,9 +159,9 @@ class Driver:
                     ended = self.journal.died(key, message)
             except Exception as error:  # of a kind that nobody thought of: no job is lost, and nobody waits for it
                 message = f"{type(error).__name__}: {error}"
+                self._stop(f"{worker.name}: {message}")
                 with contextlib.suppress(Exception):
                     self.journal.put_back(key)
-                self._stop(f"{worker.name}: {message}")
             self._see.end(worker.name, name, message.split("\n")[0], ended)
             with self._changed:
                 self._changed.notify_all()
@@ -168,13 +171,25 @@ class Driver:
 
     def _next(self, worker):
         """A job for a worker; waits while jobs at work may come back. None when there will be none."""
+        since, said = time.monotonic(), False
         while True:
+            try:
+                ready = worker.is_ready()  # not under the lock, which ^C needs: a cluster may be slow to answer
+            except ServerDidNotStart as error:
+                self._see.say(f"{worker.name} is given up: {error}")
+                return None
+            except BatchError as error:
+                self._stop(str(error))
+                return None
+            if not ready and not said and time.monotonic() - since >= SAY_AFTER:
+                self._see.say(f"{worker.name} waits for a place")
+                said = True
             with self._changed:
                 if self._stopping:
                     return None
                 free = shutil.disk_usage(self.out).free
                 if free >= self._left_free:
-                    row = self.journal.take(worker.name, self.keys)
+                    row = self.journal.take(worker.name, self.keys) if ready else None
                     if row is not None:
                         return row
                 counts = self.journal.counts(self.keys)

@@ -29,6 +29,10 @@ class LocalWorker:
         self._process = self._pipe = None
         self._lock = threading.Lock()  # of the pipe: jobs and interrupts come from several threads
 
+    def is_ready(self):
+        """It starts by itself."""
+        return True
+
     def run(self, task: Task, on_progress) -> Result:
         """Do a job; waits for it.
 

@@ -47,7 +47,10 @@ class Pretender:
 
     def __init__(self, name="w", answers=(), seconds=0.0):
         self.name, self.answers, self.seconds, self.ran = name, dict(answers), seconds, []
-        self.interrupted = threading.Event()
+        self.interrupted, self.place = threading.Event(), None
+
+    def is_ready(self):
+        return self.place is None or self.place()
 
     def run(self, task, on_progress):
         stem = task.result.rpartition("/")[2].partition("--")[0]
@@ -156,6 +159,45 @@ def test_a_worker_whose_server_does_not_start_gives_its_jobs_to_the_others(batch
     driver = batch("xyz")
     assert driver.run([Pretender("broken", dict.fromkeys("xyz", fails))]) == "no worker is left"
     assert [states(driver)[name] for name in "xyz"] == [QUEUED] * 3
+
+
+def test_a_worker_without_a_place_takes_no_job(batch, monkeypatch):
+    monkeypatch.setattr(drivers, "SAY_AFTER", 0.0)
+    driver, sound, homeless = batch("abcdef"), Pretender("1", seconds=0.02), Pretender("2")
+    homeless.place = lambda: False
+    assert driver.run([homeless, sound]) == "" and len(sound.ran) == 6 and homeless.ran == []
+    driver, late = batch("uvwxyz"), Pretender("2")
+    late.place = lambda: len(sound.ran) > 7
+    driver.run([late, sound])
+    assert late.ran and len(late.ran) + len(sound.ran) == 12
+    assert "2 waits for a place" in driver._see.lines
+
+
+def test_a_worker_whose_place_never_comes_holds_nobody_up(batch):
+    def gives_up():
+        raise ServerDidNotStart("no place")
+
+    asked, sound, homeless = threading.Event(), Pretender("1"), Pretender("2")
+    homeless.place = lambda: asked.wait(5)
+    threading.Thread(target=lambda: time.sleep(1) or asked.set(), daemon=True).start()
+    driver = batch()
+    sound.answers = dict.fromkeys("abc", lambda _: RuntimeError("it had to wait") if asked.is_set() else None)
+    assert driver.run([homeless, sound]) == "" and sound.ran == list("abc")
+    homeless.place, driver = gives_up, batch("xyz")
+    assert driver.run([homeless, sound]) == "" and "2 is given up: no place" in driver._see.lines
+    assert batch("uvw").run([homeless]) == "no worker is left"
+
+
+@pytest.mark.parametrize("where", ["at a job", "without a place"])
+def test_a_lost_cluster_ends_the_batch_and_loses_nothing(batch, where):
+    def lost(*_):
+        raise BatchError("the cluster is lost")
+
+    driver, worker = batch(), Pretender(answers={"b": lost} if where == "at a job" else {})
+    worker.place = (lambda: True) if where == "at a job" else lambda: lost() if worker.ran else True
+    assert driver.run([worker]) == "the cluster is lost"
+    assert states(driver) == {"a": DONE, "b": QUEUED, "c": QUEUED}
+    assert not any(row["deaths"] for row in driver.journal.all())
 
 
 def test_a_full_disk_stops_the_batch_and_loses_nothing(batch, monkeypatch):
