@@ -50,6 +50,7 @@ TOOLS = [
     "playwright",
     "comfy-cli==1.23.0",
     "comfy-test",
+    "ray==2.60.0",
     "ruff==0.17.6",
     "deno==2.9.8",
 ]

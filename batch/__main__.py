@@ -71,6 +71,15 @@ def parse(arguments):
     parser.add_argument("--gpus", help="numbers of the GPUs to use, as 0,1 (default: all)")
     parser.add_argument("--workers", type=int, help="how many, where there is no NVIDIA GPU (default: 1)")
     parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="work in a Ray cluster, on all of its GPUs: its address, auto for the one that runs here, or local to "
+        "start one; machines have pack, ComfyUI, weights, clips and results at the same paths",
+    )
+    parser.add_argument(
+        "--ray-send", action="store_true", help="clips and results go through Ray, not by paths that machines share"
+    )
+    parser.add_argument(
         "--comfyui", type=Path, default=ROOT.parents[1], help="folder of ComfyUI (default: this pack's)"
     )
     parser.add_argument("--base", type=Path, help="ComfyUI's base directory, where that is another")
@@ -119,12 +128,14 @@ def edit(arguments, out=None, again=None):
     jobs = [job._replace(inputs=settings | job.inputs) for job in jobs]
     if not (options.comfyui / "main.py").is_file():
         raise BatchError(f"{options.comfyui}: there is no ComfyUI. Say where it is: --comfyui FOLDER.")
+    if options.ray_send and not options.ray:
+        raise BatchError("--ray-send: needs a cluster. Say which: --ray ADDRESS.")
     work = work_folder(options.out)
     base = options.base and options.base.resolve()
     comfyui = ComfyUI(
         options.comfyui.resolve(), base, arguments=tuple(shlex.split(options.server, posix=os.name != "nt"))
     )
-    workers = _local_workers(options, comfyui, work)
+    cluster, workers = (_ray_workers if options.ray else _local_workers)(options, comfyui, work)
     bars = Bars([worker.name for worker in workers])
     graph = read_graph(options.workflow, lambda: _object_info(comfyui.on_cpu(), work))
     driver = Driver(
@@ -149,13 +160,17 @@ def edit(arguments, out=None, again=None):
         for worker in workers:
             worker.close()
         driver.close()
+        left = cluster is None or cluster.leave()
     print(f"{_in_words(counts)}. {(options.out / 'index.html').resolve()}")
     if counts[FAILED]:
         print(f"failed ones are tried again by: retry {options.out}")
     if why:
         print(why, file=sys.stderr)
-        return ENDED_EARLY
-    return SOME_FAILED if counts[FAILED] else ALL_DONE
+    code = ENDED_EARLY if why else SOME_FAILED if counts[FAILED] else ALL_DONE
+    if not left:  # Ray waits at a Python's end for what does not answer
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def _local_workers(options, comfyui, work):
@@ -166,7 +181,7 @@ def _local_workers(options, comfyui, work):
     if not names:
         names, comfyui = [None] * (options.workers or 1), comfyui.on_cpu()
     comfyui = comfyui._replace(servers=len(names))
-    return [
+    return None, [
         LocalWorker(
             f"worker {i}" if gpu is None else f"GPU {gpu}",
             comfyui,
@@ -176,6 +191,20 @@ def _local_workers(options, comfyui, work):
         )
         for i, gpu in enumerate(names)
     ]
+
+
+def _ray_workers(options, comfyui, work):
+    if options.gpus:
+        raise BatchError(f"--gpus {options.gpus}: Ray gives the GPUs out. Leave it, or start Ray's nodes with fewer.")
+    try:
+        from .ray_pool import join
+    except ImportError as error:
+        raise BatchError(
+            f"--ray {options.ray}: needs the package ray, which Python {sys.version.split()[0]} here has not: {error}. "
+            f"Install it: {sys.executable} -m pip install ray. If pip finds none, Ray is not made for this Python yet; "
+            "run the batch with a ComfyUI of another."
+        ) from None
+    return join(options.ray, comfyui, options.out, work, send=options.ray_send, workers=options.workers)
 
 
 def status(out):

@@ -104,9 +104,7 @@ def wait_for(found, seconds=120):
 
 def at_work(folder, workers=2):
     """A job that has been saved, as those of all workers have: (row, worker's folder); None before that."""
-    kept = (folder / "out" / WORK / "user" / "liveditor" / "unfinished").glob("*.safetensors")
-    # Results of sampling are kept as well, and one worker may leave one while another one's server still starts.
-    if sum(map(_is_unfinished, kept)) < workers:
+    if unfinished_in(folder / "out" / WORK / "user") < workers:
         return None
     for row in rows_of(folder):
         if row["state"] == RUNNING:
@@ -114,6 +112,12 @@ def at_work(folder, workers=2):
             if (place / PROCESS).is_file():
                 return row, place
     return None
+
+
+def unfinished_in(user):
+    """How many edits at work have been saved in a user folder."""
+    # Results of sampling are kept as well, and one worker may leave one while another one's server still starts.
+    return sum(map(_is_unfinished, (user / "liveditor" / "unfinished").glob("*.safetensors")))
 
 
 def _is_unfinished(file):

@@ -53,6 +53,7 @@ ALLOWED = {
         "comfy_cli",
         "yaml",
         "PIL",
+        "ray",
     },  # it drives servers, and imports nothing of what runs in them
 }
 # Numbers that PyAV gives as one kind or another by its version; pyav.py makes one of them.
