@@ -11,8 +11,17 @@ from pathlib import Path
 
 import psutil
 
-from .errors import BatchError, DiskFull, Interrupted, JobFailed, ServerDidNotStart, ServerDied, WorkerDied
-from .graph import fill_in
+from .errors import (
+    BatchError,
+    DiskFull,
+    Interrupted,
+    JobFailed,
+    PromptRefused,
+    ServerDidNotStart,
+    ServerDied,
+    WorkerDied,
+)
+from .graph import LOADED, fill_in
 from .jobs import key_of, name_of
 from .journal import DONE, FAILED, QUEUED, RUNNING, Journal
 from .page import write_page
@@ -139,8 +148,13 @@ class Driver:
                 self.journal.done(key, os.path.relpath(done.path, self.out), done.size, done.seconds, done.report)
                 false_starts, ended = 0, True
             except JobFailed as error:
-                message, ended = str(error), True
-                self.journal.failed(key, message)
+                message = str(error)
+                if isinstance(error, PromptRefused) and self._is_of_all(error.inputs):
+                    self._stop(f"no job can be done: {message}")
+                    self.journal.put_back(key)
+                else:
+                    ended = True
+                    self.journal.failed(key, message)
             except ServerDidNotStart as error:
                 message, false_starts = str(error), false_starts + 1
                 self.journal.put_back(key)
@@ -202,6 +216,15 @@ class Driver:
                 f"{free / 2**30:.1f} GiB are free on the disk of {self.out}, fewer than the "
                 f"{self._left_free / 2**30:.1f} that are to be left. Make room and start again: it goes on."
             )
+
+    def _is_of_all(self, inputs):
+        """Whether what a server refused is the same in all jobs: missing weights, and not a clip or a job's setting."""
+        rows = [row["inputs"] for row in self.journal.all() if row["key"] in self.keys]
+        return bool(inputs) and all(
+            (kind, name) != LOADED
+            and len({json.dumps([row.get(f"{kind}.{name}"), row.get(f"#{node}.{name}")]) for row in rows}) == 1
+            for node, kind, name in inputs
+        )
 
     def _task(self, row):
         graph = fill_in(self._graph, row["instruction"], row["inputs"])

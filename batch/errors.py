@@ -9,6 +9,22 @@ class JobFailed(Exception):
     """The job is at fault: the server refused it, or a node raised. It would fail again."""
 
 
+class PromptRefused(JobFailed):
+    """The server accepts no such prompt.
+
+    Args:
+        message: in the nodes' own words.
+        inputs: what is wrong, as (id of the node, its class, name of the input).
+    """
+
+    def __init__(self, message, inputs=()):
+        super().__init__(message, inputs)
+        self.inputs = [tuple(each) for each in inputs]
+
+    def __str__(self):
+        return self.args[0]
+
+
 class Interrupted(Exception):
     """The job was interrupted and may go on where it was."""
 
@@ -30,4 +46,5 @@ class DiskFull(Exception):
 
 
 # What a worker's own process says by name, for exceptions do not travel well between processes and machines.
-BY_NAME = {kind.__name__: kind for kind in (JobFailed, Interrupted, ServerDied, ServerDidNotStart, DiskFull)}
+KINDS = JobFailed, PromptRefused, Interrupted, ServerDied, ServerDidNotStart, DiskFull
+BY_NAME = {kind.__name__: kind for kind in KINDS}

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = Path(__file__).with_name("workflow.json")  # the 14B with the released settings, clips of any length
 REPORT = "liveditor_batch_report"  # id of the node that hands the sampler's report out
 LOADER, SAMPLER, SAVER = "LoadVideo", "LIVEditSampler", "SaveVideo"
+LOADED = LOADER, "file"  # the input that takes a job's clip
 WORDS = {"CLIPTextEncode": "text", "LIVEditTimeline": "text"}  # by class: the input that holds the instruction
 
 
@@ -102,7 +103,7 @@ def prompt_of(graph: dict, file: str, prefix: str) -> dict:
         file: name in the server's input folder.
     """
     graph = json.loads(json.dumps(graph))
-    graph[_only(graph, LOADER)]["inputs"]["file"] = file
+    graph[_only(graph, LOADER)]["inputs"][LOADED[1]] = file
     graph[_only(graph, SAVER)]["inputs"]["filename_prefix"] = prefix
     return graph | {REPORT: {"class_type": "PreviewAny", "inputs": {"source": [_only(graph, SAMPLER), 1]}}}
 

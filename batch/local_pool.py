@@ -125,7 +125,7 @@ def _work(pipe, comfyui, folder, user, gpu):
             result = worker.run(tasks.pop(), lambda done, of: pipe.send(("progress", done, of)))
             answer = "done", *result
         except tuple(BY_NAME.values()) as error:
-            answer = type(error).__name__, str(error)
+            answer = type(error).__name__, *error.args
         except Exception as error:  # of a kind that nobody thought of
             answer = JobFailed.__name__, f"{type(error).__name__}: {error}"
         try:

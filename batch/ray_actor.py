@@ -49,7 +49,7 @@ class Actor:
             try:
                 return "done", *self._run(Task(*task), clip)
             except tuple(BY_NAME.values()) as error:
-                return type(error).__name__, str(error)
+                return type(error).__name__, *error.args
             except Exception as error:  # of a kind that nobody thought of
                 return JobFailed.__name__, f"{type(error).__name__}: {error}"
 

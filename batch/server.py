@@ -17,7 +17,7 @@ import aiohttp
 import psutil
 import yaml
 
-from .errors import BatchError, Interrupted, JobFailed, ServerDidNotStart, ServerDied
+from .errors import BatchError, Interrupted, JobFailed, PromptRefused, ServerDidNotStart, ServerDied
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy is asked for this machine
 # In a node's message, where the GPU will not answer until the server is started again.
@@ -211,7 +211,7 @@ class Server:
                 ) as answer:
                     accepted = await answer.json()
                 if accepted.get("node_errors") or "prompt_id" not in accepted:
-                    raise JobFailed(_refusal(accepted))
+                    raise PromptRefused(_refusal(accepted), _refused_inputs(accepted))
                 heard = time.monotonic()
                 while True:
                     try:
@@ -254,6 +254,15 @@ def _refusal(answer):
         for error in node.get("errors", []):
             said.append(f"{node.get('class_type', '?')}: {error.get('message', '')}: {error.get('details', '')}")
     return "; ".join(filter(None, said)) or json.dumps(answer)
+
+
+def _refused_inputs(answer):
+    """(id, class, input) of everything that is wrong with a prompt."""
+    return [
+        (key, node.get("class_type", "?"), (error.get("extra_info") or {}).get("input_name", ""))
+        for key, node in (answer.get("node_errors") or {}).items()
+        for error in node.get("errors", [])
+    ]
 
 
 def _failure(node, message):

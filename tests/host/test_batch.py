@@ -138,6 +138,12 @@ def test_clips_that_cannot_be_read_are_reported_and_may_be_tried_again(folder):
     assert [row["state"] for row in rows_of(folder) if row["clip"] == str(clips[1])].count(DONE) == 1
 
 
+def test_missing_weights_are_said_once(folder):
+    said = finish(start(folder, "--set=LoadLIVEditor.checkpoint=none.safetensors", workers=1), 3)
+    assert "no job can be done: " in said and said.count("Value not in list: checkpoint: 'none.safetensors'") == 2
+    assert [row["state"] for row in rows_of(folder)] == [QUEUED] * 12
+
+
 def test_a_workflow_of_the_canvas_and_settings_for_all(folder):
     for clip in sorted((folder / "clips").iterdir())[1:]:
         clip.unlink()

@@ -13,6 +13,7 @@ from liveditor.batch.errors import (
     DiskFull,
     Interrupted,
     JobFailed,
+    PromptRefused,
     ServerDidNotStart,
     ServerDied,
     WorkerDied,
@@ -351,3 +352,23 @@ def test_two_thousand_jobs_are_quick_and_need_no_more_memory(batch):
     assert memory[1] - memory[0] < 32 << 20
     batch.end()
     assert (driver.out / "results.csv").read_text().count(",done,") == len(names)
+
+
+def refused(kind, name):
+    return PromptRefused(f"{kind}: Value not in list: {name}", [("models", kind, name)])
+
+
+def test_what_no_job_can_be_done_without_ends_the_batch(batch):
+    driver = batch("abc")
+    worker = Pretender(answers={"a": refused("LoadLIVEditor", "checkpoint")})
+    assert driver.run([worker]) == "no job can be done: LoadLIVEditor: Value not in list: checkpoint"
+    assert worker.ran == ["a"] and set(states(driver).values()) == {QUEUED}
+
+
+def test_what_only_a_job_is_refused_for_is_its_own_fault(batch, tmp_path):
+    driver = batch("ab")
+    clips, seeds = tmp_path / "clips", {"LIVEditSampler.seed": -1}
+    driver.plan([Job(clips / "a.mp4", "snow", {}), Job(clips / "b.mp4", "snow", seeds)])
+    answers = {"a": refused("LoadVideo", "file"), "b": refused("LIVEditSampler", "seed")}
+    assert driver.run([Pretender(answers=answers)]) == ""
+    assert {row["state"] for row in driver.journal.all() if row["key"] in driver.keys} == {FAILED}
