@@ -17,10 +17,11 @@ LOAD, ENCODE, SETTINGS, SAMPLER = (
 )
 DECODE, COMPARE, RECORD, INSPECT = "Decode Video", "Compare Videos", "Record Attention", "Inspect Attention"
 LORA, TIMELINE, PREPARE = "Load LoRA (LIVEditor)", "LIVEdit Timeline", "Prepare LIVEditor Model"
-NODES = (PREPARE, LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, RECORD, INSPECT)
+SPLIT = "Split Heads over GPUs"
+NODES = (PREPARE, LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, SPLIT, RECORD, INSPECT)
 
 # By the nodes that cannot be without.
-MODEL_NODES = (LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, RECORD)
+MODEL_NODES = (LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, SPLIT, RECORD)
 NEEDED = {
     NODES: (
         "comfy_api.latest.ComfyExtension",
@@ -69,8 +70,8 @@ NEEDED = {
         "comfy_api.latest.io.FolderType.temp",
         "comfy_api.latest.io.Image",
         "comfy_api.latest.io.Image.Output(*, display_name, tooltip)",
-        "comfy_api.latest.io.Int.Input(id, *, optional, tooltip, default, min, max, step, control_after_generate, "
-        "advanced)",
+        "comfy_api.latest.io.Int.Input(id, *, display_name, optional, tooltip, default, min, max, step, "
+        "control_after_generate, advanced)",
         "comfy_api.latest.io.Latent.Input(id, *, optional, tooltip)",
         "comfy_api.latest.io.Latent.Output(id, *, tooltip)",
         "comfy_api.latest.io.Mask.Input(id, *, optional, tooltip)",
@@ -124,6 +125,7 @@ NEEDED = {
         "def comfy.ldm.wan.model.WanModel.forward_orig(x, t, context, clip_fea, freqs, transformer_options, **kwargs)",
         "comfy.ldm.wan.model.WanModel().freq_dim",
         "comfy.ldm.wan.model.WanModel().head",
+        "comfy.ldm.wan.model.WanModel().num_heads",
         "comfy.ldm.wan.model.WanModel().patch_embedding",
         "comfy.ldm.wan.model.WanModel().patch_size",
         "comfy.ldm.wan.model.WanModel.rope_encode(t, h, w, *, device, dtype, transformer_options)",
@@ -136,8 +138,10 @@ NEEDED = {
         "operation_settings)",
         "def comfy.ldm.wan.model.WanSelfAttention.forward(x, freqs, transformer_options)",
         "comfy.ldm.wan.model.WanSelfAttention().k",
+        "comfy.ldm.wan.model.WanSelfAttention().head_dim",
         "comfy.ldm.wan.model.WanSelfAttention().norm_k",
         "comfy.ldm.wan.model.WanSelfAttention().norm_q",
+        "comfy.ldm.wan.model.WanSelfAttention().num_heads",
         "comfy.ldm.wan.model.WanSelfAttention().o",
         "comfy.ldm.wan.model.WanSelfAttention().q",
         "comfy.ldm.wan.model.WanSelfAttention().v",
@@ -157,6 +161,7 @@ NEEDED = {
         "comfy.model_base.ModelType.FLOW",
         "comfy.model_base.WAN21",
         "comfy.model_base.WAN21().diffusion_model",
+        "comfy.model_base.WAN21().current_patcher",
         "def comfy.model_base.WAN21._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)",
         "def comfy.model_base.WAN21.extra_conds(**kwargs)",
         "def comfy.model_base.WAN21.extra_conds_shapes(**kwargs)",
@@ -173,7 +178,6 @@ NEEDED = {
         "comfy.model_management.get_torch_device()",
         "comfy.sd.load_lora_for_models(model, clip, lora, strength_model, strength_clip, *, lora_metadata)",
         "comfy.model_management.soft_empty_cache()",
-        "comfy.model_patcher.ModelPatcher().current_patcher",
         "comfy.model_patcher.ModelPatcher.get_attachment(key)",
         "comfy.model_patcher.ModelPatcher.clone()",
         "comfy.model_patcher.ModelPatcher().cached_patcher_init",
@@ -249,7 +253,16 @@ NEEDED = {
         "comfy.model_management.minimum_inference_memory()",
         "comfy.model_patcher.ModelPatcher.model_size()",
     ),
-    (LOAD, SETTINGS, SAMPLER, RECORD): (
+    (SAMPLER, SPLIT): (
+        "comfy.model_patcher.ModelPatcher().load_device",
+        "comfy.model_patcher.ModelPatcher.get_additional_models_with_key(key)",
+    ),
+    (SPLIT,): (
+        "comfy.model_management.get_all_torch_devices()",
+        "comfy.multigpu.create_multigpu_deepclones(model, max_gpus, *, reuse_loaded)",
+        "comfy.patcher_extension.WrappersMP.CALC_COND_BATCH",
+    ),
+    (LOAD, SETTINGS, SAMPLER, SPLIT, RECORD): (
         "comfy.model_patcher.ModelPatcher.add_wrapper_with_key(wrapper_type, key, wrapper)",
         "comfy.model_patcher.ModelPatcher.remove_wrappers_with_key(wrapper_type, key)",
         "comfy.patcher_extension.WrappersMP.OUTER_SAMPLE",
@@ -266,9 +279,7 @@ NEEDED = {
         "def comfy.context_windows.ContextHandlerABC.should_use_context(model, conds, x_in, timestep, model_options)",
         "comfy.context_windows.create_prepare_sampling_wrapper(model)",
         "comfy.model_base.WAN21().model_sampling",
-        "comfy.model_patcher.ModelPatcher().load_device",
         "comfy.model_patcher.ModelPatcher().patches",
-        "comfy.model_patcher.ModelPatcher.get_additional_models_with_key(key)",
         "comfy.patcher_extension.CallbacksMP.ON_CLONE",
         "comfy.model_base.model_sampling(model_config, model_type)",
         "comfy.model_patcher.ModelPatcher.add_object_patch(name, obj)",

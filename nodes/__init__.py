@@ -21,6 +21,7 @@ NODES = {  # by name, in which file the node is, and its class
     host_contract.SAMPLER: ("live_edit_sampler", "LIVEditSampler"),
     host_contract.DECODE: ("decode_video", "DecodeVideo"),
     host_contract.COMPARE: ("compare_videos", "CompareVideos"),
+    host_contract.SPLIT: ("split_heads", "SplitHeads"),
     host_contract.RECORD: ("record_attention", "RecordAttention"),
     host_contract.INSPECT: ("inspect_attention", "InspectAttention"),
 }
@@ -32,9 +33,10 @@ class LIVEditorExtension(ComfyExtension):
     async def on_load(self):
         self.losses = find_losses()
         if host_contract.LOAD not in self.losses.nodes:
-            from ..liveditor_core.model import registration
+            from ..liveditor_core.model import neighbours, registration
 
             registration.register()
+            neighbours.warn_of_blind_packs(folder_paths.get_folder_paths("custom_nodes"))
         if host_contract.MENUS not in self.losses.features:
             from ..liveditor_core.sampling import flow_unipc
 

@@ -73,17 +73,20 @@ class LIVEditorBlock(WanAttentionBlock):
             torch.empty(1, 6, dim, device=operation_settings["device"], dtype=torch.float32)
         )
 
-    def forward(self, x, e, freqs, context, layout, transformer_options, in_place=False, needed=None, kept=None):
+    def forward(
+        self, x, e, freqs, context, layout, transformer_options, in_place=False, needed=None, kept=None, part=None
+    ):
         """Update the residual stream.
 
         Args:
-            x: [B, N, C] fp32, target tokens before source tokens; the target's alone where `kept` has the source.
+            x: [B, N, C] fp32, target tokens before source tokens; the target's alone where `kept` has the source, and
+                with `part` of that part alone.
             e: [B, 1, 6, C] fp32 time modulation.
             freqs, layout: as in the self-attention.
             context: [B, 512, C] text in the compute dtype.
             in_place: the result may be written over x.
             needed: how many tokens the caller will read, all if None; only they are given back.
-            kept: as in the self-attention.
+            kept, part: as in the self-attention.
 
         Returns:
             [B, needed, C] fp32.
@@ -97,7 +100,8 @@ class LIVEditorBlock(WanAttentionBlock):
             y = [fp8_inputs.add_and_normalise(x, **how, dot_with=attention.alpha_1)[1]]
         else:
             y = [foreign_launches.add_and_normalise(x, **how)[1]]
-        only = {name: value for name, value in (("needed", needed), ("kept", kept)) if value is not None}
+        only = {"needed": needed, "kept": kept, "part": part}
+        only = {name: value for name, value in only.items() if value is not None}
         update = attention(
             y if in_place else y[0], freqs, layout=layout, transformer_options=transformer_options, **only
         )

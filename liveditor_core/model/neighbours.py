@@ -1,6 +1,7 @@
 """What nodes of other packs do to the model and its conditionings: what is warned of, and what is refused."""
 
 import logging
+from pathlib import Path
 
 SPAN_KEY = "liveditor_span"  # when an instruction of LIVEdit Timeline holds
 
@@ -17,6 +18,26 @@ FOREIGN_CONDITIONINGS = {
     "audio_embed": "an audio embedding, from a node such as WanSoundImageToVideo",
     "pose_video_latent": "a pose video, from a node such as WanAnimateToVideo",
 }
+
+
+# Packs that load Wan files in processes of their own, by what their folders are called.
+BLIND_PACKS = {"raylight": "Raylight"}
+
+
+def warn_of_blind_packs(folders):
+    """Name installed packs that would take a LIVEditor file for plain Wan.
+
+    Args:
+        folders: where packs lie, as paths.
+    """
+    installed = {path.name.lower() for folder in map(Path, folders) if folder.is_dir() for path in folder.iterdir()}
+    for word, name in BLIND_PACKS.items():
+        if any(word in each and not each.endswith(".disabled") for each in installed):
+            logging.warning(
+                f"LIVEditor: {name} is installed. Its loaders take a LIVEditor file for plain Wan, and the source "
+                "video would be left out: load it with Load LIVEditor, and use MultiGPU CFG Split or Split Heads over "
+                "GPUs for several GPUs."
+            )
 
 
 def is_replaced(module, name):

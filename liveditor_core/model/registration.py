@@ -18,6 +18,7 @@ from ..attention.plan import plan_attention
 from ..attention.token_layout import TokenLayout
 from ..checkpoint.weights import SOURCE_EMBEDDING, UNUSED_WEIGHTS
 from . import finite, make_room
+from .gpu_groups import group_of_call
 from .memory_estimate import memory_of_call, widths_of
 from .neighbours import refuse_foreign_conditionings, refuse_times
 from .transformer import LIVEditorModel
@@ -45,7 +46,11 @@ class LIVEditor(comfy.model_base.WAN21):
     def _apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         transformer_options = {} if transformer_options is None else transformer_options
         call = functools.partial(super()._apply_model, x, t, c_concat, c_crossattn, control, **kwargs)
-        answer = make_room.call_again(self, functools.partial(call, transformer_options))
+        group = group_of_call(transformer_options, x)
+        patchers = [self.current_patcher] if group is None else group.patchers
+        answer = make_room.call_again(
+            [each for each in patchers if each is not None], functools.partial(call, transformer_options)
+        )
         if not torch.is_grad_enabled():
             finite.refuse(answer, x, transformer_options, call)
         return answer

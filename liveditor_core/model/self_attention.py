@@ -31,16 +31,18 @@ class LIVEditorSelfAttention(WanSelfAttention):
             )
         )
 
-    def forward(self, x, freqs, layout, transformer_options, needed=None, kept=None):
+    def forward(self, x, freqs, layout, transformer_options, needed=None, kept=None, part=None):
         """Attend.
 
         Args:
             x: [B, N, C] modulated input in the compute dtype, or Rounded with the answer of `alpha_1`; or a list that
                 holds nothing else, which is emptied, so that its memory is free again during attention.
             freqs: [1, N, 1, D / 2, 2, 2] fp32 rotations.
-            layout: TokenLayout of the N tokens; where `kept` has the source, x and freqs are of the target's alone.
+            layout: TokenLayout of the N tokens; where `kept` has the source, x and freqs are of the target's alone,
+                and with `part` of that part alone.
             needed: how many of the first tokens the caller will read, all if None; only they are given back.
             kept: `source_reuse.OfBlock`, that takes or has the source; None for neither.
+            part: `shared_tokens.Part` of this GPU, where others have the other tokens; None where it has all.
 
         Returns:
             [B, needed, C].
@@ -49,16 +51,20 @@ class LIVEditorSelfAttention(WanSelfAttention):
         weight = x.dot if isinstance(x, Rounded) else self.alpha_1(x).squeeze(-1).float()
         gate = 0.5 * (torch.sigmoid(weight) - 0.5)
 
-        def whole(tokens):
-            return tokens if kept is None or kept.source is None else with_room(tokens, layout)
+        def own_heads(tokens):
+            return tokens if part is None else part.own_heads_of_all(tokens)
 
         q, k = (
-            whole(_rotated(product(layer, x), norm, freqs))
+            own_heads(_rotated(product(layer, x), norm, freqs))
             for layer, norm in ((self.q, self.norm_q), (self.k, self.norm_k))
         )
-        v = whole(product(self.v, x).view(*x.shape[:2], *q.shape[2:]))
-        gate = whole(gate)
+        v = own_heads(product(self.v, x).view(*x.shape[:2], self.num_heads, self.head_dim))
         del x
+        if part is not None:
+            gate = part.all_tokens(gate)
+            part.arrive()
+        if kept is not None and kept.source is not None:
+            q, k, v, gate = (with_room(tokens, layout) for tokens in (q, k, v, gate))
 
         patches = transformer_options.get("patches", {}).get("attn1_patch", [])
         x = _attend(
@@ -69,10 +75,13 @@ class LIVEditorSelfAttention(WanSelfAttention):
             layout,
             transformer_options,
             keep_q=bool(patches),
-            needed=needed,
+            needed=needed if needed is None or part is None else layout.target,
             kept=kept,
         )
-        x = x.transpose(1, 2).flatten(2)[:, :needed]
+        x = x.transpose(1, 2)
+        if part is not None:
+            x = part.own_tokens_of_all(x if needed is None else x[:, : layout.target])
+        x = x.flatten(2)[:, :needed]
         for patch in patches:
             x = patch({"x": x, "q": q, "k": k, "transformer_options": transformer_options})
         del q, k, v

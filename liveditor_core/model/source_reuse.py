@@ -21,7 +21,7 @@ class SourceReuse:
 
     def __init__(self, in_ram=False):
         self._in_ram = in_ram
-        self._kept = {}  # by prompt, layout and device: the step, and a KeptSource of every block
+        self._kept = {}  # by prompt, layout, rank and device: the step, and a KeptSource of every block
         self.without = 0  # calls of the model that computed no source
 
     def call(self, step, keys, blocks) -> "OfCall | None":
@@ -40,13 +40,13 @@ class SourceReuse:
         found = [self._kept.get(key, (None, {})) for key in keys]
         if any(when != step - 1 or len(kept) != blocks for when, kept in found):
             return None
-        self.without += 1
+        self.without += any(rank == 0 for _, _, rank, _ in keys)
         return OfCall([kept for _, kept in found], has_source=True)
 
     @property
     def prompts(self):
         """How many sources are kept."""
-        return len(self._kept)
+        return sum(rank == 0 for _, _, rank, _ in self._kept)
 
     def clear(self):
         """The run is over."""
@@ -88,17 +88,18 @@ class OfBlock(NamedTuple):
     keep: object
 
 
-def reuse_of_call(transformer_options, layout: TokenLayout, x, blocks):
+def reuse_of_call(transformer_options, layout: TokenLayout, x, blocks, rank=0):
     """What a call of a model with so many blocks keeps or has; None where nothing is reused.
 
     Args:
         x: [B, target tokens, C], B prompts or a multiple of them.
+        rank: of this GPU among those that compute the call together.
     """
     reuse = transformer_options.get(REUSE_KEY)
     prompts, step = transformer_options.get("uuids"), _number_of_step(transformer_options)
     if reuse is None or RECORD_KEY in transformer_options or step is None or not prompts or x.shape[0] % len(prompts):
         return None
-    return reuse.call(step, [(prompt, layout, x.device) for prompt in prompts], blocks)
+    return reuse.call(step, [(prompt, layout, rank, x.device) for prompt in prompts], blocks)
 
 
 def _number_of_step(transformer_options):

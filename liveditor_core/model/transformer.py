@@ -8,6 +8,7 @@ from comfy.ldm.wan.model import WanModel, sinusoidal_embedding_1d
 from ..attention.token_layout import TokenLayout
 from . import finite
 from .block import LIVEditorBlock
+from .gpu_groups import group_of_call, is_watched, options_of_another
 from .layers import cast_weights_to_input
 from .neighbours import has_replaced_layers, refuse_replaced_forward, warn_of_replaced_attention
 from .source_reuse import reuse_of_call
@@ -58,17 +59,50 @@ class LIVEditorModel(WanModel):
         x = comfy.ldm.common_dit.pad_to_patch_size(x, self.patch_size)
         source = comfy.ldm.common_dit.pad_to_patch_size(liveditor_source.to(x), self.patch_size)
         freqs = self.rope_encode(t, h, w, device=x.device, dtype=torch.float32, transformer_options=transformer_options)
-        out = self.forward_orig(
-            x,
-            timestep,
-            context,
-            freqs=torch.cat([freqs, freqs], dim=1),
-            transformer_options=transformer_options,
-            source=source,
-        )
-        return out[:, :, :t, :h, :w]
+        freqs = torch.cat([freqs, freqs], dim=1)
+        group = group_of_call(transformer_options, x)
+        if group is None or not self._is_private(transformer_options, timestep) or is_watched(transformer_options):
+            out = self.forward_orig(
+                x, timestep, context, freqs=freqs, transformer_options=transformer_options, source=source
+            )
+            return out[:, :, :t, :h, :w]
 
-    def forward_orig(self, x, t, context, clip_fea=None, freqs=None, transformer_options=None, *, source):
+        def on_one(transformer, seat, device):
+            options = options_of_another(transformer_options, device) if seat.rank else transformer_options
+            x_there, time, text, rotations, source_there = (
+                each.to(device) for each in (x, timestep, context, freqs, source)
+            )
+            return transformer.forward_orig(
+                x_there,
+                time,
+                text,
+                freqs=rotations,
+                transformer_options=options,
+                source=source_there,
+                seat=seat,
+            )
+
+        tokens = torch.cat([part.to(x.device) for part in group.together(on_one)], dim=1)
+        grid_sizes = (t, *(side // patch for side, patch in zip(x.shape[3:], self.patch_size[1:], strict=True)))
+        return self.unpatchify(tokens, grid_sizes)[:, :, :t, :h, :w]
+
+    def _is_private(self, transformer_options, t):
+        """Whether nobody but the blocks sees what happens within a call.
+
+        Other packs may keep what a block was given, graphs are compiled and trained without overwriting, and a time
+        for every frame means a modulation for every token, which parts of the sequence would have to share out.
+        """
+        return not (
+            t.dim() > 1
+            and t.shape[1] > 1
+            or transformer_options.get("patches")
+            or transformer_options.get("patches_replace", {}).get("dit")
+            or has_replaced_layers(self.blocks)
+            or torch.compiler.is_compiling()
+            or torch.is_grad_enabled()
+        )
+
+    def forward_orig(self, x, t, context, clip_fea=None, freqs=None, transformer_options=None, *, source, seat=None):
         """Predict the velocity of the target.
 
         Args:
@@ -76,9 +110,10 @@ class LIVEditorModel(WanModel):
             t: [B] model time, 0 to 1000; the model was trained on whole numbers, so it is floored.
             context: [B, L, 4096] text.
             freqs: [1, tokens of x and source, 1, D / 2, 2, 2] fp32.
+            seat: `shared_tokens.Seat` of this GPU where several compute the call together.
 
         Returns:
-            [B, 16, T, H, W] fp32.
+            [B, 16, T, H, W] fp32; with `seat` what becomes of this GPU's part of the target, [B, tokens, 64].
         """
         transformer_options = {} if transformer_options is None else transformer_options
         x_input = x
@@ -100,24 +135,20 @@ class LIVEditorModel(WanModel):
         blocks_replace = transformer_options.get("patches_replace", {}).get("dit", {})
         transformer_options["total_blocks"] = len(self.blocks)
         transformer_options["block_type"] = "double"
-        # Other packs may keep what a block was given, graphs are compiled and trained without overwriting, and a time
-        # for every frame means a modulation for every token, which parts of the sequence would have to share out.
-        private = not (
-            e0.shape[1] > 1
-            or patches
-            or blocks_replace
-            or has_replaced_layers(self.blocks)
-            or torch.compiler.is_compiling()
-            or torch.is_grad_enabled()
-        )
-        reuse = reuse_of_call(transformer_options, layout, x, len(self.blocks)) if private else None
+        private = self._is_private(transformer_options, t)
+        part = None if seat is None else seat.part(layout, self.num_heads)
+        rank, own_target = (0, layout.target) if part is None else (part.rank, part.target)
+        reuse = reuse_of_call(transformer_options, layout, x, len(self.blocks), rank) if private else None
         target_alone = reuse is not None and reuse.has_source
         if target_alone:
-            x, freqs = x.contiguous(), freqs[:, : layout.target]
+            freqs = freqs[:, : layout.target]
         else:
             source = self.source_video_embedding_more_memory(source.float())
             x = torch.cat([x, source.flatten(2).transpose(1, 2)], dim=1)
         del source
+        if part is not None:
+            x, freqs = part.of_both(x), part.of_both(freqs)
+        x = x.contiguous()
         for i, block in enumerate(self.blocks):
             transformer_options["block_index"] = i
             if ("double_block", i) in blocks_replace:
@@ -139,7 +170,7 @@ class LIVEditorModel(WanModel):
                     {"original_block": block_wrap},
                 )["img"]
             else:
-                needed = layout.target if target_alone or private and block is self.blocks[-1] else None
+                needed = own_target if target_alone or private and block is self.blocks[-1] else None
                 x = block(
                     x,
                     e=e0,
@@ -150,6 +181,7 @@ class LIVEditorModel(WanModel):
                     in_place=private,
                     needed=needed,
                     kept=None if reuse is None else reuse.of_block(i),
+                    **({} if part is None else {"part": part}),
                 )
             for patch in patches.get("double_block", []):
                 x = patch(
@@ -164,8 +196,8 @@ class LIVEditorModel(WanModel):
                 )["img"]
             finite.note(transformer_options, x)
 
-        x = self.head(x[:, : layout.target], e)
-        return self.unpatchify(x, grid_sizes)
+        x = self.head(x[:, :own_target], e)
+        return x if part is not None else self.unpatchify(x, grid_sizes)
 
 
 def _is_first_step(transformer_options):

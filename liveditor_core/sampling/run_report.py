@@ -6,7 +6,6 @@ import time
 
 import torch
 
-import comfy.model_management
 import comfy.patcher_extension
 
 from ..attention.config import SparseAttentionConfig
@@ -15,8 +14,7 @@ from ..attention.plan import plan_attention
 from ..model.known_words import describe_unknown
 from ..model.lora import loras_of
 from .failures import explain
-
-GIB = 2**30
+from .gpus_report import GpusOfRun
 
 
 class RunReport:
@@ -54,14 +52,10 @@ class RunReport:
             self._calls.append(time.perf_counter() - start)
 
     @contextlib.contextmanager
-    def run(self, patcher, steps, step_times):
+    def run(self, patcher, model_options, steps, step_times):
         """Watches a whole run of a MODEL; `step_times` gets the clock's time at every step's end."""
         self._begin()
-        device = comfy.model_management.get_torch_device()
-        on_gpu = device.type == "cuda"
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats(device)
-            before = torch.cuda.memory_allocated(device)
+        gpus = GpusOfRun(model_options)
         started = time.perf_counter()
         yield
         attention = self._attention_seconds()  # waits for the GPU
@@ -84,14 +78,10 @@ class RunReport:
             f"{sum(attention) / whole:.0%} of the time",
             f"  time: {each:.2f} s per step, the first {first:.2f} s, {whole:.1f} s in all",
         ]
-        if on_gpu:
-            peak = torch.cuda.max_memory_allocated(device)
-            estimate = patcher.model.memory_of_call(shape[0], layout.tokens)
-            estimate += 0 if self.reuse is None else self.kept * self.reuse.prompts
-            lines.append(
-                f"  memory: peak {peak / GIB:.1f} GiB on the GPU, {(peak - before) / GIB:.2f} GiB of it above "
-                f"the {before / GIB:.1f} GiB that lay there before, estimated {estimate / GIB:.2f} GiB"
-            )
+        estimate = patcher.model.memory_of_call(shape[0], layout.tokens)
+        estimate += 0 if self.reuse is None else self.kept * self.reuse.prompts
+        shares_heads = shape[1] < patcher.model.diffusion_model.num_heads
+        lines += [f"  {line}" for line in gpus.describe(shares_heads, estimate)]
         lines += [f"  {note}" for note in self.notes]
         lines += [] if self.reuse is None else [f"  {self.reuse.describe(self._model_calls)}"]
         lines += [f"  LoRA: {line}" for line in loras_of(patcher)]
@@ -144,7 +134,7 @@ def _sample_and_report(executor, guider, sigmas, extra_args, callback, noise, *a
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
     report.notes += describe_unknown(guider.conds.get("positive", ()))
     try:
-        with report.run(guider.model_patcher, steps, step_times):
+        with report.run(guider.model_patcher, extra_args["model_options"], steps, step_times):
             return executor(guider, sigmas, extra_args, each_step, noise, *args, **kwargs)
     except Exception as error:
         keeper = report.keeper

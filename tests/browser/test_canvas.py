@@ -33,6 +33,7 @@ TWO_WINDOWS = FEWER_STEPS | {
 SHORTENED = {
     "liveditor_edit": SMALL,
     "liveditor_edit_stock_nodes": SMALL,
+    "liveditor_gpus": SMALL,
     "liveditor_rewrite": SMALL,
     "liveditor_long": TWO_WINDOWS,
     "liveditor_timeline": TWO_WINDOWS,

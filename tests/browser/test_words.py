@@ -14,6 +14,7 @@ SHOWN_BY = {
     "LIVEditRecordAttention": "liveditor_inspect",
     "LIVEditInspectAttention": "liveditor_inspect",
     "LIVEditTimeline": "liveditor_timeline",
+    "LIVEditSplitHeads": "liveditor_gpus",
 }  # the others are in the demo
 HELP = ".node-help-content"
 

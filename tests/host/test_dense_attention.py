@@ -218,7 +218,7 @@ def test_only_self_attention_is_computed_in_8_bit(tiny_model, played):
     latent, text = torch.randn(1, 16, 5, 20, 28), torch.randn(1, 512, 4096)
     report = RunReport()
     options = {OPTIONS_KEY: SparseAttentionConfig(attention_bits=8).to_options(), RUN_KEY: report}
-    with report.run(tiny_model, 1, []):
+    with report.run(tiny_model, tiny_model.model_options, 1, []):
         model(latent, torch.full((1,), 800.0), text, liveditor_source=latent, transformer_options=options)
     dim = model.dim // model.num_heads
     assert played == [(8, dim), (16, None)] * len(model.blocks)

@@ -219,3 +219,20 @@ def test_copies_on_other_gpus_outlive_the_edit_s_clone(tiny_model):
     loaded = comfy.model_management.current_loaded_models
     assert not any(one.is_dead() for one in loaded)
     assert {id(one.model) for one in loaded} >= {id(tiny_model), id(copy)}
+
+
+@pytest.mark.parametrize(
+    "names, warned",
+    [
+        (["ComfyUI-LIVEditor", "Raylight"], True),
+        (["raylight.disabled", "other"], False),
+        (["x.py"], False),
+        ([], False),
+    ],
+)
+def test_a_pack_that_would_leave_the_source_out_is_named(tmp_path, caplog, names, warned):
+    for name in names:
+        (tmp_path / name).mkdir()
+    neighbours.warn_of_blind_packs([str(tmp_path), str(tmp_path / "nowhere")])
+    said = [record.message for record in caplog.records]
+    assert len(said) == warned and all("Raylight is installed" in line for line in said)

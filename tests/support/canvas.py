@@ -19,6 +19,7 @@ OWN_NODES = {
     "LIVEditInspectAttention",
     "LIVEditLoadLoRA",
     "LIVEditTimeline",
+    "LIVEditSplitHeads",
 }
 OLD_IDS = ("CompareVideos", "RecordAttention", "InspectAttention")  # ours had the prefix LIVEdit from then on
 OPTIONAL = {

@@ -107,6 +107,7 @@ def cards(editor):
         ("edit", "give it a warm sepia tone", 0),
         ("edit_stock_nodes", "swap red and blue", 2),
         ("rewrite", "make it black and white", 4),
+        ("gpus", "turn it into a night scene", 3),
     ):
         yield f"liveditor_{name}", caption(split(edit(BUNNY, start, text), CARD, [0.3]), SMALL)
     before, sparse = edit(BIKES, STREET)
