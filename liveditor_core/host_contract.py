@@ -17,8 +17,8 @@ LOAD, ENCODE, SETTINGS, SAMPLER = (
 )
 DECODE, COMPARE, RECORD, INSPECT = "Decode Video", "Compare Videos", "Record Attention", "Inspect Attention"
 LORA, TIMELINE, PREPARE = "Load LoRA (LIVEditor)", "LIVEdit Timeline", "Prepare LIVEditor Model"
-SPLIT = "Split Heads over GPUs"
-NODES = (PREPARE, LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, SPLIT, RECORD, INSPECT)
+SPLIT, ENCODER = "Split Heads over GPUs", "Load Small Text-Image Encoder"
+NODES = (PREPARE, LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, SPLIT, RECORD, INSPECT, ENCODER)
 
 # By the nodes that cannot be without.
 MODEL_NODES = (LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, SPLIT, RECORD)
@@ -55,7 +55,7 @@ NEEDED = {
         "comfy_api.latest.Types.VideoComponents(*, images, frame_rate, audio)",
         "comfy_api.latest.io",
         "comfy_api.latest.io.Clip.Input(id, *, tooltip)",
-        "comfy_api.latest.io.Clip.Output()",
+        "comfy_api.latest.io.Clip.Output(*, tooltip)",
         "comfy_api.latest.io.Combo.Input(id, *, options, display_name, optional, tooltip, default, advanced)",
         "comfy_api.latest.io.ComfyNode",
         "def comfy_api.latest.io.ComfyNode.define_schema()",
@@ -180,13 +180,10 @@ NEEDED = {
         "comfy.model_management.soft_empty_cache()",
         "comfy.model_patcher.ModelPatcher.get_attachment(key)",
         "comfy.model_patcher.ModelPatcher.clone()",
-        "comfy.model_patcher.ModelPatcher().cached_patcher_init",
         "comfy.model_patcher.ModelPatcher().model",
         "comfy.model_patcher.ModelPatcher().model_options",
         "comfy.ops.cast_bias_weight(s, input, *, dtype, device, bias_dtype, offloadable)",
         "comfy.ops.uncast_bias_weight(s, weight, bias, offload_stream)",
-        "comfy.sd.CLIP(target, *, tokenizer_data, parameters, state_dict, model_options, disable_dynamic)",
-        "comfy.sd.CLIP().patcher",
         "comfy.sd.CLIPType.WAN",
         "comfy.sd.VAE(*, sd, metadata)",
         "comfy.sd.VAE().latent_channels",
@@ -203,15 +200,41 @@ NEEDED = {
         "comfy.supported_models.WAN21_T2V.sampling_settings",
         "comfy.supported_models.WAN21_T2V.supported_inference_dtypes",
         "comfy.supported_models.models",
-        "comfy.supported_models_base.ClipTarget(tokenizer, clip)",
         "comfy.text_encoders.wan.WanT5Model",
         "def comfy.text_encoders.wan.WanT5Model.encode_token_weights(token_weight_pairs)",
         "comfy.text_encoders.wan.WanT5Tokenizer",
         "comfy.text_encoders.wan.WanT5Tokenizer.__init__(embedding_directory, tokenizer_data)",
         "def comfy.text_encoders.wan.WanT5Tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)",
+        "node_helpers.conditioning_set_values(conditioning, values)",
+    ),
+    (*MODEL_NODES, ENCODER): (
+        "comfy.model_patcher.ModelPatcher().cached_patcher_init",
+        "comfy.sd.CLIP(target, *, tokenizer_data, parameters, state_dict, model_options, disable_dynamic)",
+        "comfy.sd.CLIP().patcher",
+        "comfy.supported_models_base.ClipTarget(tokenizer, clip)",
         "comfy.utils.calculate_parameters(sd)",
         "comfy.utils.load_torch_file(ckpt, *, safe_load, return_metadata)",
-        "node_helpers.conditioning_set_values(conditioning, values)",
+    ),
+    (ENCODER,): (
+        "comfy.clip_model.CLIPTextModel",
+        "comfy.clip_model.CLIPTextModel.__init__(config_dict, dtype, device, operations)",
+        "comfy.clip_model.CLIPTextModel.set_input_embeddings(embeddings)",
+        "comfy.clip_vision.ClipVisionModel(json_config)",
+        "comfy.clip_vision.ClipVisionModel.get_sd()",
+        "comfy.clip_vision.ClipVisionModel.load_sd(sd)",
+        "comfy.sd.CLIP().cond_stage_model",
+        "comfy.sd1_clip.SD1ClipModel",
+        "comfy.sd1_clip.SD1ClipModel.__init__(*, device, dtype, model_options, clip_model, name)",
+        "comfy.sd1_clip.SD1Tokenizer",
+        "comfy.sd1_clip.SD1Tokenizer.__init__(embedding_directory, tokenizer_data, *, tokenizer, name)",
+        "comfy.sd1_clip.SDClipModel",
+        "comfy.sd1_clip.SDClipModel.__init__(*, device, max_length, textmodel_json_config, dtype, model_class, "
+        "special_tokens, model_options)",
+        "comfy.sd1_clip.SDTokenizer",
+        "comfy.sd1_clip.SDTokenizer.__init__(tokenizer_path, *, max_length, pad_with_end, embedding_key, "
+        "tokenizer_class, has_start_token, pad_token)",
+        "comfy.text_encoders.spiece_tokenizer.SPieceTokenizer",
+        "comfy_api.latest.io.ClipVision.Output(*, tooltip)",
     ),
     (TIMELINE,): (
         "comfy.sd.CLIP.encode_from_tokens_scheduled(tokens)",

@@ -10,7 +10,7 @@ from ..liveditor_core import host_contract
 from ..liveditor_core.start import find_losses
 
 MODELS = Path(__file__).resolve().parents[1] / "models"  # the small model, which users may delete
-MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae")  # of it, as the host calls them
+MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae", "clip_vision")  # of it, as the host calls them
 NODES = {  # by name, in which file the node is, and its class
     host_contract.PREPARE: ("prepare_model", "PrepareModel"),
     host_contract.LOAD: ("load_liveditor", "LoadLIVEditor"),
@@ -24,6 +24,7 @@ NODES = {  # by name, in which file the node is, and its class
     host_contract.SPLIT: ("split_heads", "SplitHeads"),
     host_contract.RECORD: ("record_attention", "RecordAttention"),
     host_contract.INSPECT: ("inspect_attention", "InspectAttention"),
+    host_contract.ENCODER: ("load_text_image_encoder", "LoadTextImageEncoder"),
 }
 
 

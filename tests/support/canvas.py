@@ -20,6 +20,7 @@ OWN_NODES = {
     "LIVEditLoadLoRA",
     "LIVEditTimeline",
     "LIVEditSplitHeads",
+    "LIVEditLoadTextImageEncoder",
 }
 OLD_IDS = ("CompareVideos", "RecordAttention", "InspectAttention")  # ours had the prefix LIVEdit from then on
 OPTIONAL = {
