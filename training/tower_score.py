@@ -111,7 +111,7 @@ def of_the_small_model(judge, models, folder, steps=RECOMMENDED["steps"]):
     nano, found = evaluate.Nano(models), []
     model, words = nano.with_settings(RECOMMENDED["ratios"]), words_of(judge, -1)
     for clip, start in evaluate.CASES:
-        source = nano.source(Path(folder) / clip, start)
+        source = nano.source(Path(folder) / clip, start, CLIPS[clip][0])
         pixels = torch.stack(list(source.unedited(evaluate.AS_EDITED)))
         for name in EDITS:
             edited = nano.frames_of(nano.edit(model, source, HELD_OUT[name][-1], steps=steps), source)

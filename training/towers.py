@@ -184,6 +184,7 @@ def main():
     parser.add_argument("--pictures", type=Path, help="folder of photographs, as they were taken")
     parser.add_argument("--out", type=Path, required=True, help="folder for the file")
     parser.add_argument("--resume", type=Path, help="such a folder to start from")
+    parser.add_argument("--mean", action="store_true", help="write the mean of those and of what they became")
     parser.add_argument("--minutes", type=float, default=18)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=12, help="sources, each with its edits, in a step")
@@ -198,6 +199,7 @@ def main():
     groups = Groups(options.seed, read_video(options.clip, 360), read_pictures(options.pictures))
     clock, parts = Clock(options.minutes, options.steps), []
     pool = groups.make(options.batch)
+    started = {name: value.clone() for name, value in towers.state_dict().items()}
     average = Average(towers, 0.995)
     optimiser = adam(towers.parameters(), betas=(0.9, 0.98))
     print(f"{sum(p.numel() for p in towers.parameters()):,} parameters", flush=True)
@@ -218,6 +220,8 @@ def main():
             print(f"{clock.elapsed():6.0f} s, step {step + 1}: frames, gains, directions {shown}", flush=True)
             parts = []
     print(f"{clock.step} steps in {clock.elapsed():.0f} s")
+    if options.mean:
+        average.values = {name: value.lerp(started[name], 0.5) for name, value in average.values.items()}
     towers.load_state_dict(average.values)
     save_towers(options.out, towers)
 
