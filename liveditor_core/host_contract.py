@@ -15,8 +15,9 @@ LOAD, ENCODE, SETTINGS, SAMPLER = (
 )
 DECODE, COMPARE, RECORD, INSPECT = "Decode Video", "Compare Videos", "Record Attention", "Inspect Attention"
 LORA, TIMELINE, PREPARE = "Load LoRA (LIVEditor)", "LIVEdit Timeline", "Prepare LIVEditor Model"
-SPLIT, METRICS = "Split Heads over GPUs", "Edit Metrics"
+SPLIT, METRICS, ENCODER = "Split Heads over GPUs", "Edit Metrics", "Load Small Text-Image Encoder"
 NODES = (PREPARE, LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, COMPARE, SPLIT, RECORD, INSPECT, METRICS)
+NODES += (ENCODER,)
 
 # By the nodes that cannot be without.
 MODEL_NODES = (LOAD, LORA, ENCODE, SETTINGS, TIMELINE, SAMPLER, DECODE, SPLIT, RECORD)
@@ -53,7 +54,7 @@ NEEDED = {
         "comfy_api.latest.Types.VideoComponents(*, images, frame_rate, audio)",
         "comfy_api.latest.io",
         "comfy_api.latest.io.Clip.Input(id, *, optional, tooltip)",
-        "comfy_api.latest.io.Clip.Output()",
+        "comfy_api.latest.io.Clip.Output(*, tooltip)",
         "comfy_api.latest.io.Combo.Input(id, *, options, display_name, optional, tooltip, default, advanced)",
         "comfy_api.latest.io.ComfyNode",
         "def comfy_api.latest.io.ComfyNode.define_schema()",
@@ -177,11 +178,9 @@ NEEDED = {
         "comfy.model_management.soft_empty_cache()",
         "comfy.model_patcher.ModelPatcher.get_attachment(key)",
         "comfy.model_patcher.ModelPatcher.clone()",
-        "comfy.model_patcher.ModelPatcher().cached_patcher_init",
         "comfy.model_patcher.ModelPatcher().model_options",
         "comfy.ops.cast_bias_weight(s, input, *, dtype, device, bias_dtype, offloadable)",
         "comfy.ops.uncast_bias_weight(s, weight, bias, offload_stream)",
-        "comfy.sd.CLIP(target, *, tokenizer_data, parameters, state_dict, model_options, disable_dynamic)",
         "comfy.sd.CLIPType.WAN",
         "comfy.sd.VAE(*, sd, metadata)",
         "comfy.sd.VAE().latent_channels",
@@ -198,15 +197,40 @@ NEEDED = {
         "comfy.supported_models.WAN21_T2V.sampling_settings",
         "comfy.supported_models.WAN21_T2V.supported_inference_dtypes",
         "comfy.supported_models.models",
-        "comfy.supported_models_base.ClipTarget(tokenizer, clip)",
         "comfy.text_encoders.wan.WanT5Model",
         "def comfy.text_encoders.wan.WanT5Model.encode_token_weights(token_weight_pairs)",
         "comfy.text_encoders.wan.WanT5Tokenizer",
         "comfy.text_encoders.wan.WanT5Tokenizer.__init__(embedding_directory, tokenizer_data)",
         "def comfy.text_encoders.wan.WanT5Tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)",
+        "node_helpers.conditioning_set_values(conditioning, values)",
+    ),
+    (*MODEL_NODES, ENCODER): (
+        "comfy.model_patcher.ModelPatcher().cached_patcher_init",
+        "comfy.sd.CLIP(target, *, tokenizer_data, parameters, state_dict, model_options, disable_dynamic)",
+        "comfy.supported_models_base.ClipTarget(tokenizer, clip)",
         "comfy.utils.calculate_parameters(sd)",
         "comfy.utils.load_torch_file(ckpt, *, safe_load, return_metadata)",
-        "node_helpers.conditioning_set_values(conditioning, values)",
+    ),
+    (ENCODER,): (
+        "comfy.clip_model.CLIPTextModel",
+        "comfy.clip_model.CLIPTextModel.__init__(config_dict, dtype, device, operations)",
+        "comfy.clip_model.CLIPTextModel.set_input_embeddings(embeddings)",
+        "comfy.clip_vision.ClipVisionModel(json_config)",
+        "comfy.clip_vision.ClipVisionModel.get_sd()",
+        "comfy.clip_vision.ClipVisionModel.load_sd(sd)",
+        "comfy.sd.CLIP().cond_stage_model",
+        "comfy.sd1_clip.SD1ClipModel",
+        "comfy.sd1_clip.SD1ClipModel.__init__(*, device, dtype, model_options, clip_model, name)",
+        "comfy.sd1_clip.SD1Tokenizer",
+        "comfy.sd1_clip.SD1Tokenizer.__init__(embedding_directory, tokenizer_data, *, tokenizer, name)",
+        "comfy.sd1_clip.SDClipModel",
+        "comfy.sd1_clip.SDClipModel.__init__(*, device, max_length, textmodel_json_config, dtype, model_class, "
+        "special_tokens, model_options)",
+        "comfy.sd1_clip.SDTokenizer",
+        "comfy.sd1_clip.SDTokenizer.__init__(tokenizer_path, *, max_length, pad_with_end, embedding_key, "
+        "tokenizer_class, has_start_token, pad_token)",
+        "comfy.text_encoders.spiece_tokenizer.SPieceTokenizer",
+        "comfy_api.latest.io.ClipVision.Output(*, tooltip)",
     ),
     (*MODEL_NODES, METRICS): (
         "comfy.model_management.cuda_device_context(device)",
@@ -214,8 +238,8 @@ NEEDED = {
         "comfy.model_management.load_models_gpu(models, *, memory_required, force_full_load)",
         "comfy.model_patcher.ModelPatcher().load_device",
         "comfy.model_patcher.ModelPatcher().model",
-        "comfy.sd.CLIP().patcher",
     ),
+    (*MODEL_NODES, METRICS, ENCODER): ("comfy.sd.CLIP().patcher",),
     (TIMELINE, METRICS): ("comfy.sd.CLIP.tokenize(text, *, disable_weights)",),
     (METRICS,): (
         "comfy.clip_vision.ClipVisionModel.encode_image(image)",
@@ -294,45 +318,3 @@ NEEDED = {
         "comfy.utils.PROGRESS_BAR_ENABLED",
     ),
 }
-
-# By what is lost without.
-MENUS = "flow_unipc and wan_flow are not in KSampler's menus; LIVEdit Sampler does without them"
-OLD_IDS = "graphs saved with the ids of before do not open"
-OPTIONAL = {
-    OLD_IDS: (
-        "comfy_api.latest.ComfyAPI()",
-        "comfy_api.latest.io.NodeReplace(*, new_node_id, old_node_id, old_widget_ids, input_mapping, output_mapping)",
-        "comfy_api.latest.io.WidgetInput",
-    ),
-    MENUS: (
-        "comfy.k_diffusion.sampling",
-        "comfy.model_sampling.ModelSamplingDiscreteFlow",
-        "comfy.samplers.KSampler.SAMPLERS",
-        "comfy.samplers.SCHEDULER_HANDLERS",
-        "comfy.samplers.SCHEDULER_NAMES",
-        "comfy.samplers.SchedulerHandler(handler)",
-    ),
-    "clips go through the VAE as the host has it, whole": (
-        "comfy.ldm.wan.vae.WanVAE",
-        "comfy.ldm.wan.vae.count_cache_layers(model)",
-    ),
-    "every fp8 layer rounds its input for itself, and the estimate of memory does not know of that": (
-        "comfy.quant_ops.QuantizedTensor(qdata, layout_cls, params)",
-        "comfy.quant_ops.get_layout_class(name)",
-    ),
-    "failures of the GPU come in the host's words": (
-        "comfy.model_management.ACCELERATOR_ERROR",
-        "comfy.model_management.OOM_EXCEPTION",
-        "comfy.model_management.is_oom(e)",
-    ),
-    "python -m liveditor_core.metrics asks no models": (
-        "comfy.clip_vision.load_clipvision_from_sd(sd, *, prefix, convert_keys)",
-        "comfy.model_patcher.ModelPatcher(model, *, load_device, offload_device)",
-    ),
-    "LIVEdit Sampler shows neither progress nor previews": ("latent_preview.prepare_callback(model, steps)",),
-    "a prompt that is not connected to Encode Source Video is not asked for": (
-        "comfy_execution.graph_utils.ExecutionBlocker(message)",
-    ),
-}
-# From later versions than the oldest; nothing is lost in those that have none.
-NEWER = ("comfy.model_prefetch.pause_malloc_graph()",)

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from .host_contract import NEEDED, NODES, OLDEST, OPTIONAL
+from .host_contract import NEEDED, NODES, OLDEST
+from .host_optional import OPTIONAL
 
 MODEL_CLASS = "LIVEditorT2V"  # what a copy of the pack that is at work has put among the host's models
 REMEDY = "Update LIVEditor, or ComfyUI if LIVEditor is up to date."

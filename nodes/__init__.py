@@ -6,11 +6,11 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import ComfyExtension
 
-from ..liveditor_core import host_contract
+from ..liveditor_core import host_contract, host_optional
 from ..liveditor_core.start import find_losses
 
 MODELS = Path(__file__).resolve().parents[1] / "models"  # the small model, which users may delete
-MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae")  # of it, as the host calls them
+MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae", "clip_vision")  # of it, as the host calls them
 NODES = {  # by name, in which file the node is, and its class
     host_contract.PREPARE: ("prepare_model", "PrepareModel"),
     host_contract.LOAD: ("load_liveditor", "LoadLIVEditor"),
@@ -25,6 +25,7 @@ NODES = {  # by name, in which file the node is, and its class
     host_contract.RECORD: ("record_attention", "RecordAttention"),
     host_contract.INSPECT: ("inspect_attention", "InspectAttention"),
     host_contract.METRICS: ("edit_metrics", "EditMetrics"),
+    host_contract.ENCODER: ("load_text_image_encoder", "LoadTextImageEncoder"),
 }
 
 
@@ -38,7 +39,7 @@ class LIVEditorExtension(ComfyExtension):
 
             registration.register()
             neighbours.warn_of_blind_packs(folder_paths.get_folder_paths("custom_nodes"))
-        if host_contract.MENUS not in self.losses.features:
+        if host_optional.MENUS not in self.losses.features:
             from ..liveditor_core.sampling import flow_unipc
 
             flow_unipc.register()
@@ -48,7 +49,7 @@ class LIVEditorExtension(ComfyExtension):
             attention_route.register()
             fit_route.register()
             shots_route.register()
-            if host_contract.OLD_IDS not in self.losses.features:
+            if host_optional.OLD_IDS not in self.losses.features:
                 from . import old_ids
 
                 await old_ids.register()

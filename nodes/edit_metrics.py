@@ -17,7 +17,7 @@ from .types import CATEGORY, OpticalFlow, Source, named
 NAME = "Edit Metrics"
 # By the input for a model, the folders that its files may lie in.
 FOLDERS = {
-    "clip": ("text_encoders", "checkpoints", "loras"),
+    "clip": ("text_encoders", "clip_vision", "checkpoints", "loras"),
     "clip_vision": ("clip_vision", "checkpoints"),
     "optical_flow": ("optical_flow",),
 }

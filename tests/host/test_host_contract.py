@@ -9,10 +9,10 @@ import comfy.ldm.wan.model
 import comfy.model_base
 import comfy.sample
 import comfy.samplers
-from liveditor.liveditor_core import host_contract, start
+from liveditor.liveditor_core import host_contract, host_optional, start
 
 EDIT, NODES = ROOT / "liveditor_core" / "sampling" / "edit.py", ROOT / "nodes"
-NEWER = {start.name_of(line) for line in host_contract.NEWER}
+NEWER = {start.name_of(line) for line in host_optional.NEWER}
 # Methods with parameters of this project, which calls them itself.
 OWN_PARAMETERS = {
     f"comfy.ldm.wan.model.{name}"
@@ -21,7 +21,7 @@ OWN_PARAMETERS = {
 
 
 def contract_lines():
-    parts = (*host_contract.NEEDED.values(), *host_contract.OPTIONAL.values())
+    parts = (*host_contract.NEEDED.values(), *host_optional.OPTIONAL.values())
     return [line for part in parts for line in part]
 
 

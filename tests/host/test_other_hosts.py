@@ -7,7 +7,7 @@ import host
 import other_host
 import pytest
 
-from liveditor.liveditor_core import host_contract, start
+from liveditor.liveditor_core import host_contract, host_optional, start
 
 # Helpers that the pack can do without, one of every feature.
 HELPERS = (
@@ -43,7 +43,7 @@ def test_renamed_helpers_cost_no_node(tmp_path):
         assert len(other_host.own_nodes(server.client)) == len(host_contract.NODES)
         assert host.saved_file(server.client.run(other_host.small_edit()), server.base).is_file()
         lines = [line for line in said(server) if "does not have" in line]
-        assert len(lines) == len(host_contract.OPTIONAL) == len(HELPERS)
+        assert len(lines) == len(host_optional.OPTIONAL) == len(HELPERS)
         for helper in HELPERS:
             (line,) = [line for line in lines if helper in line]
             assert re.search(r"LIVEditor: ComfyUI 0\.30\.0 does not have [\w.]+: .+\.$", line)
@@ -52,6 +52,7 @@ def test_renamed_helpers_cost_no_node(tmp_path):
 def test_what_the_model_needs_is_missing(tmp_path):
     with host.Server(base=other_host.base(tmp_path), tree=other_host.comfyui(tmp_path, renamed=["repeat_e"])) as server:
         without_a_model = {"LIVEditCompareVideos", "LIVEditInspectAttention", "LIVEditMetrics", "LIVEditPrepareModel"}
+        without_a_model |= {"LIVEditLoadTextImageEncoder"}
         assert other_host.own_nodes(server.client) == without_a_model
         (line,) = said(server)
         assert "LIVEditor: ComfyUI 0.30.0 does not have comfy.ldm.wan.model.repeat_e, so there is no " in line

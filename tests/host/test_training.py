@@ -60,7 +60,9 @@ def main(module, options, *arguments):
         comfy.model_management.in_training = False
 
 
-@pytest.mark.parametrize("name", ["vae", "transformer", "words", "distill", "evaluate", "activations"])
+@pytest.mark.parametrize(
+    "name", ["vae", "transformer", "words", "distill", "evaluate", "activations", "towers", "tower_score"]
+)
 def test_each_part_runs_by_itself(name):
     """As `python tasks.py python -m` runs it: nothing of ComfyUI is imported before it is told to stay on the CPU."""
     run = subprocess.run(

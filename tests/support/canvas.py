@@ -21,6 +21,7 @@ OWN_NODES = {
     "LIVEditTimeline",
     "LIVEditSplitHeads",
     "LIVEditMetrics",
+    "LIVEditLoadTextImageEncoder",
 }
 OLD_IDS = ("CompareVideos", "RecordAttention", "InspectAttention")  # ours had the prefix LIVEdit from then on
 OPTIONAL = {

@@ -28,6 +28,7 @@ OBJECTS = {
     },
     "liveditor_core/model": {"clip": "comfy.sd.CLIP", "clip.patcher": PATCHER, "model": PATCHER},
     "liveditor_core/model/memory_estimate.py": {"model": None},
+    "liveditor_core/model/small_towers.py": {"vision": "comfy.clip_vision.ClipVisionModel"},
     "liveditor_core/sampling": {
         "model": PATCHER,
         "model.model": "comfy.model_base.WAN21",
