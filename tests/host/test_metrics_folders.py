@@ -19,6 +19,7 @@ from liveditor.liveditor_core.metrics import over_folders
 from liveditor.liveditor_core.metrics.__main__ import main
 from liveditor.liveditor_core.metrics.folders import find_pairs
 from liveditor.liveditor_core.metrics.over_folders import by_group, means_of, row_of
+from liveditor.training.edits import EDITS, HELD_OUT
 
 FRAMES = 4
 
@@ -269,3 +270,42 @@ def test_models_need_comfyui_and_their_files(pairs, tmp_path, capsys):
     assert "there is no ComfyUI" in capsys.readouterr().err
     assert run(pairs, "--clip-vision", "none.safetensors") == 2
     assert "clip_vision: there is no file none.safetensors" in capsys.readouterr().err
+
+
+@pytest.fixture
+def night(tmp_path):
+    """A list: an exact edit with its words, with another edit's, and a copy of the source with the edit's words."""
+    with av.open(str(host.CLIPS / "bikes.mp4")) as container:
+        shown = [
+            frame.to_ndarray(format="rgb24") for _, frame in zip(range(5), container.decode(video=0), strict=False)
+        ]
+    source = torch.from_numpy(np.stack(shown)).movedim(-1, 1).float() / 255
+    for name, edited in (("before", source), ("after", EDITS["night"](source))):
+        with av.open(str(tmp_path / f"{name}.mkv"), "w") as container:
+            stream = container.add_stream("ffv1", rate=25)
+            stream.height, stream.width, stream.pix_fmt = *shown[0].shape[:2], "bgr0"
+            for frame in (edited.clamp(0, 1) * 255).round().byte().movedim(1, -1).numpy():
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(None))
+    rows = [("right", "after", "night"), ("wrong", "after", "sepia"), ("copy", "before", "night")]
+    with open(tmp_path / "pairs.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("name", "before", "after", "target", "source_text"))
+        writer.writerows(
+            (name, "before.mkv", f"{after}.mkv", HELD_OUT[words][0], "the original video")
+            for name, after, words in rows
+        )
+    return tmp_path / "pairs.csv"
+
+
+def test_words_by_the_small_encoder(night):
+    assert run(night, "--small") == 0
+    with open(night.parent / "metrics" / "metrics.csv", newline="") as file:
+        rows = {row["name"]: {key: row[key] for key in row} for row in csv.DictReader(file)}
+    gain = {name: float(row["text_gain"]) for name, row in rows.items()}
+    direction = {name: float(row["direction"]) for name, row in rows.items()}
+    assert gain["right"] > 0.3 > gain["wrong"] and gain["copy"] == 0
+    assert direction["right"] > 0.3 > direction["wrong"] and direction["copy"] == 0
+    assert float(rows["copy"]["kept_if_edited"]) == 0 < float(rows["right"]["kept_if_edited"])
+    summary = json.loads((night.parent / "metrics" / "summary.json").read_text())
+    assert [each["used_as"] for each in summary["models"]] == ["clip", "clip_vision"]
