@@ -28,6 +28,7 @@ class PairFiles(NamedTuple):
     target: str = ""  # what the edit should show
     source_text: str = ""  # what the source shows
     group: str = ""  # a kind of edit, of which means are made too
+    of_part: bool = False  # the edit's own file says which part of the source it is of
 
 
 class Found(NamedTuple):
@@ -92,7 +93,9 @@ def _of_batch(path):
         database.close()
     done = [row for row in rows if row[4] == "done" and (path / row[2]).is_file() and Path(row[1]).is_file()]
     notes = [f"{len(rows) - len(done)} of {len(rows)} jobs are not done, or their clips are gone"]
-    pairs = [PairFiles(name, Path(clip), path / result, target=words) for name, clip, result, words, _ in done]
+    pairs = [
+        PairFiles(name, Path(clip), path / result, target=words, of_part=True) for name, clip, result, words, _ in done
+    ]
     notes = notes if len(done) < len(rows) else []
     return Found(pairs, "a batch; its instructions are the target texts", notes)
 

@@ -14,6 +14,7 @@ import torch
 from ..footage.errors import FootageError
 from ..footage.file_clip import FileClip
 from ..footage.frame_folder import FrameFolder, pictures_in
+from .edited_part import source_of
 from .folders import Found, PairFiles
 from .masks import outside_of
 from .measure import VERSION, Models, measure
@@ -64,6 +65,8 @@ def measure_pair(pair: PairFiles, fps: Fraction, models: Models, every: int, dev
         FootageError: a clip or mask cannot be read, or models do not fit.
     """
     before, after = _clips(pair, fps)
+    if pair.of_part:
+        before = source_of(before, after, pair.after)
     pairs = TimedPairs(before, after)
     outside = None if pair.mask is None else outside_of(_masks(pair.mask), pairs)
     numbers = measure(

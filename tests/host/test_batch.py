@@ -147,7 +147,7 @@ def test_missing_weights_are_said_once(folder):
 def test_a_workflow_of_the_canvas_and_settings_for_all(folder):
     for clip in sorted((folder / "clips").iterdir())[1:]:
         clip.unlink()
-    write_jobs(folder, SHORT)
+    write_jobs(folder, SHORT, latents=False)
     size = {"size": "custom", "width": 64, "height": 48}
     sizes = [f"--set=EncodeSourceVideo.{name}={value}" for name, value in size.items()]
     finish(start(folder, "--workflow", host.PACK / "workflows" / "liveditor_demo.json", *sizes, workers=1))

@@ -17,7 +17,7 @@ from liveditor.liveditor_core.footage.errors import FootageError
 from liveditor.liveditor_core.footage.frame_folder import FrameFolder
 from liveditor.liveditor_core.metrics import over_folders
 from liveditor.liveditor_core.metrics.__main__ import main
-from liveditor.liveditor_core.metrics.folders import find_pairs
+from liveditor.liveditor_core.metrics.folders import PairFiles, find_pairs
 from liveditor.liveditor_core.metrics.over_folders import by_group, means_of, row_of
 from liveditor.training.edits import EDITS, HELD_OUT
 
@@ -28,18 +28,22 @@ def run(pairs, *more):
     return main([str(pairs), "--comfyui", str(host.COMFYUI), *more])
 
 
-def pictures(seed=0, brighter=0):
+def pictures(seed=0, brighter=0, count=FRAMES):
     still = np.random.default_rng(seed).integers(40, 180, (6, 8, 3)).repeat(8, 0).repeat(8, 1)
-    return [(np.roll(still, 2 * i, 1) + brighter).astype(np.uint8) for i in range(FRAMES)]
+    return [(np.roll(still, 2 * i, 1) + brighter).astype(np.uint8) for i in range(count)]
 
 
-def clip(path, **options):
+def clip(path, shown=None, workflow=None, **options):
+    shown = pictures(**options) if shown is None else shown
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
+        if workflow is not None:
+            container.metadata["prompt"] = json.dumps(workflow)
         stream = container.add_stream("ffv1" if path.suffix == ".mkv" else "h264", rate=24)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr0" if path.suffix == ".mkv" else "yuv420p"
-        for picture in pictures(**options):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        stream.height, stream.width = shown[0].shape[:2]
+        stream.pix_fmt = "bgr0" if path.suffix == ".mkv" else "yuv420p"
+        for picture in shown:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode(None))
     return path
 
@@ -251,6 +255,21 @@ def test_frames_are_paired_by_number_where_there_are_as_many(pairs):
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert int(rows["masked"]["frames"]) == FRAMES
     assert float(rows["masked"]["change"]) == pytest.approx(20, abs=0.01)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_edit_of_a_part_is_compared_with_that_part(tmp_path, whole):
+    """As the workflow in its file says: three frames from the start, in the middle of the picture."""
+    shown = pictures(count=12)
+    before = clip(tmp_path / "before.mkv", shown)
+    graph = {"1": {"class_type": "EncodeSourceVideo", "inputs": {"start": 3 / 24, "fit": "crop", "fps": "as source"}}}
+    graph |= {"2": {"class_type": "DecodeVideo", "inputs": {"whole_video": whole, "samples": ["3", 0]}}}
+    part = shown if whole else [each[8:40] for each in shown[3:9]]
+    for workflow, identical in ((graph, True), (None, whole), ({**graph, "4": graph["1"]}, whole)):
+        after = clip(tmp_path / "after.mkv", part, workflow)
+        pair = PairFiles("a", before, after, of_part=True)
+        kept = over_folders.measure_pair(pair, Fraction(24), over_folders.Models(), 1)["kept"]["whole_frame"]
+        assert (kept["psnr"] is None) == identical
 
 
 def test_columns_are_those_of_the_numbers(pairs):

@@ -53,14 +53,14 @@ def folder_of_jobs(tmp_path):
     return tmp_path
 
 
-def write_jobs(folder, steps):
+def write_jobs(folder, steps, latents=True):
     rows = [
         {
             "video": f"clips/{clip.name}",
             "instruction": WORDS[i % 3],
             "LIVEditSampler.steps": steps,
-            "SaveLatent.filename_prefix": clip.stem,
         }
+        | ({"SaveLatent.filename_prefix": clip.stem} if latents else {})
         for i, clip in enumerate(sorted((folder / "clips").iterdir()))
     ]
     (folder / "jobs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
