@@ -35,10 +35,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a ComfyUI folder of its own for every
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What shares a server runs in one process: the tests of a file, and all of those in the browser."""
+    """What shares a server runs in one process: the tests of a file, and all of those in the browser.
+
+    Batches come after these: their servers take both cores, and pages would be slow beside them.
+    """
     for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "browser" else str(item.path)))
+        beside = item.path.parent.name == "browser" or item.path.name.startswith("test_batch")
+        item.add_marker(pytest.mark.xdist_group("browser" if beside else str(item.path)))
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from aiohttp import web
 from host import key_of, set_inputs
 from safetensors.torch import load_file, save_file
 
+from liveditor.liveditor_core import host_contract
 from liveditor.nodes import attention_route, shots_route
 
 MODELS = host.RUN / "models"
@@ -95,7 +96,7 @@ def test_nodes_are_described(client):
     info = client.get("object_info")
     chinese = client.get("i18n")["zh"]["nodeDefs"]
     own = [name for name, node in info.items() if node["python_module"] == "custom_nodes.ComfyUI-LIVEditor"]
-    assert len(own) == 11
+    assert len(own) == len(host_contract.NODES)
     for name in own:
         node = info[name]
         assert node["search_aliases"]

@@ -33,8 +33,6 @@ from PIL import Image
 
 from liveditor.batch.journal import DONE, FAILED, QUEUED, RUNNING
 
-pytestmark = pytest.mark.xdist_group("batch")  # their servers are enough for two cores
-
 
 @pytest.fixture
 def folder(tmp_path):

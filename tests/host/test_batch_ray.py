@@ -25,7 +25,6 @@ from liveditor.batch.driver import WORK
 from liveditor.batch.journal import QUEUED, RUNNING
 from liveditor.batch.ray_pool import name_of_batch
 
-pytestmark = pytest.mark.xdist_group("batch")
 STEPS = 80  # seconds of work, so that both workers are at it when one is lost
 # Ray finds out sooner that a node is gone, but gives a slow one as long as ever.
 SOONER = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500}
