@@ -74,7 +74,7 @@ def folder(hub, base):
     for path in folder.iterdir():
         if path.name != LARGE:
             path.unlink()
-    hub.gone, hub.cut_after, hub.asked = False, None, []
+    hub.gone, hub.gone_after, hub.cut_after, hub.asked = False, None, None, []
     hub.pause.set()
     return folder
 
@@ -260,21 +260,13 @@ def test_interrupted_while_downloading(server, hub, folder):
 
 def test_the_network_gone_while_downloading(server, hub, folder):
     client = server.client
-    choice, hub.cut_after = download_choice(client), 3_000_000
-    hub.cut_after = 3_000_000
-
-    def gone_after_the_first():
-        wait_for(lambda: hub.asked)
-        hub.gone = True
-
-    watch = in_background(gone_after_the_first)
+    choice, hub.cut_after, hub.gone_after = download_choice(client), 3_000_000, 1
     with pytest.raises(host.WorkflowFailed, match="the network is gone .*GB are kept. Run again to go on"):
         prepare(client, choice, "bf16")
-    assert watch() is None
     (partial,) = partials(folder)
     assert partial.stat().st_size >= 3_000_000
     came = partial.stat().st_size
-    hub.gone, hub.cut_after, hub.asked = False, None, []
+    hub.gone, hub.gone_after, hub.cut_after, hub.asked = False, None, None, []
     prepare(client, choice, "bf16")
     assert hub.asked == [came] and names(folder) == [LARGE, "liveditor_14b_bf16.safetensors", PUBLISHED]
 

@@ -12,11 +12,13 @@ class FakeHub:
 
     cut_after: bytes after which an answer ends, each time; None for whole answers.
     gone: nothing is answered any more.
+    gone_after: how many answers are given before that; None for all.
     ranges: whether it knows them.
     """
 
     def __init__(self, content, cut_after=None, ranges=True, sha256=None):
         self.content, self.cut_after, self.ranges, self.gone = content, cut_after, ranges, False
+        self.gone_after = None
         self.sha256 = sha256 or hashlib.sha256(content).hexdigest()
         self.asked = []  # the first byte of every answer
         self.pause = threading.Event()  # set: nothing waits
@@ -44,6 +46,7 @@ class FakeHub:
                 asked = self.headers.get("Range", "bytes=0-")
                 first = int(asked.removeprefix("bytes=").partition("-")[0]) if hub.ranges else 0
                 hub.asked.append(first)
+                hub.gone = hub.gone_after is not None and len(hub.asked) >= hub.gone_after  # this is the last
                 self.send_response(206 if first else 200)
                 self.send_header("Content-Length", str(len(hub.content) - first))
                 self.end_headers()
