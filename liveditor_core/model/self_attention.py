@@ -51,8 +51,13 @@ class LIVEditorSelfAttention(WanSelfAttention):
         weight = x.dot if isinstance(x, Rounded) else self.alpha_1(x).squeeze(-1).float()
         gate = 0.5 * (torch.sigmoid(weight) - 0.5)
 
+        has_source = kept is not None and kept.source is not None
+
+        def whole(tokens):  # one after the other, so that the parts are gone before the next
+            return with_room(tokens, layout) if has_source else tokens
+
         def own_heads(tokens):
-            return tokens if part is None else part.own_heads_of_all(tokens)
+            return whole(tokens) if part is None else part.own_heads_of_all(tokens)
 
         q, k = (
             own_heads(_rotated(product(layer, x), norm, freqs))
@@ -60,11 +65,12 @@ class LIVEditorSelfAttention(WanSelfAttention):
         )
         v = own_heads(product(self.v, x).view(*x.shape[:2], self.num_heads, self.head_dim))
         del x
-        if part is not None:
+        if part is None:
+            gate = whole(gate)
+        else:
             gate = part.all_tokens(gate)
             part.arrive()
-        if kept is not None and kept.source is not None:
-            q, k, v, gate = (with_room(tokens, layout) for tokens in (q, k, v, gate))
+            q, k, v, gate = map(whole, (q, k, v, gate))
 
         patches = transformer_options.get("patches", {}).get("attn1_patch", [])
         x = _attend(
