@@ -37,12 +37,13 @@ def heads_by_length(source_blocks, layout: TokenLayout):
     of the block size, at most four otherwise.
 
     Returns:
-        A function that gives the groups: head_index [G] int32 and the number of tokens. It waits for the GPU to have
-        come thus far; call it after queueing more work.
+        A function that gives the groups: head_index [G] int32, the same as a list, and the number of tokens. It waits
+        for the GPU to have come thus far; call it after queueing more work.
     """
     whole = layout.target + source_blocks.shape[-1] * layout.block_size
     if not layout.has_tails or source_blocks.shape[-1] == 0:
-        return lambda: [(all_heads(source_blocks), whole)]
+        heads = all_heads(source_blocks)
+        return lambda: [(heads, list(range(len(heads))), whole)]
     missing = torch.zeros(source_blocks.shape[:2], dtype=torch.int32, device=source_blocks.device)
     for block in {layout.num_target_kv_blocks, layout.num_kv_blocks - 1}:  # the only source blocks that can be short
         start, end = layout.kv_block(block)
@@ -51,9 +52,10 @@ def heads_by_length(source_blocks, layout: TokenLayout):
     missing = _on_its_way_to_host(missing)
 
     def groups():
-        first = 0
+        first, numbers = 0, missing().flatten().argsort(stable=True).tolist()
         for lost, count in zip(*(x.tolist() for x in missing().unique(return_counts=True)), strict=True):
-            yield order[first : first + count], whole - lost
+            group = slice(first, first + count)
+            yield order[group], numbers[group], whole - lost
             first += count
 
     return groups

@@ -31,6 +31,7 @@ def in_context_sparse_attention(
     watch=None,
     keep=None,
     kept: KeptSource | None = None,
+    answered=None,
 ):
     """Self-attention over target and source tokens.
 
@@ -47,6 +48,8 @@ def in_context_sparse_attention(
         kept: the source of an earlier call, in place of what q, k and v have of it, which may be anything: see
             `with_room`. It is written into k and v, heads keep the source blocks that they kept there, and nothing but
             the target is answered.
+        answered: called with `out` and the numbers of heads, b * H + h, of which it holds everything now, as the GPU
+            comes to it: with some of them at a time, until all have been named.
 
     Returns:
         [B, H, N, D], dtype of q.
@@ -88,7 +91,7 @@ def in_context_sparse_attention(
             keep(KeptSource.of(k, v, means, _blocks(layout.num_target_kv_blocks, layout.num_kv_blocks, q), layout))
         residual = pooled_residual(*means, layout=layout)
         blocks = _blocks(0, -(-(needed or layout.tokens) // layout.block_size), q)
-        every_head = all_heads(q).view(q.shape[:2])
+        every_head, heads = all_heads(q).view(q.shape[:2]), q.shape[1]
         for part in in_groups(q.shape[1], q, tokens=2 * layout.tokens * q.shape[0]):
             rows = min(layout.tokens, blocks.shape[-1] * layout.block_size)  # whole blocks: kernels read no fewer
             answer = dense_attention(q[:, part, :rows], k[:, part], v[:, part]).flatten(0, 1)
@@ -102,6 +105,8 @@ def in_context_sparse_attention(
                 block_size=layout.block_size,
             )
             del answer  # before the next group's
+            if answered is not None:
+                answered(out, [b * heads + h for b in range(len(q)) for h in range(heads)[part]])
         return out
 
     # 2. Attention between the means chooses the blocks, and its own answer is the pooled residual.
@@ -129,7 +134,7 @@ def in_context_sparse_attention(
 
     # 4. The dense half: its query blocks against every token of the KV set.
     if chosen.dense_blocks.shape[-1] > 0:
-        for same_length, length in groups():
+        for same_length, numbers, length in groups():
             tokens = copies * (chosen.dense_blocks.shape[-1] * layout.block_size + length)
             for part in in_groups(len(same_length), q, tokens=tokens):
                 head_index = same_length[part]
@@ -143,6 +148,10 @@ def in_context_sparse_attention(
                 rows = dense_attention(rows.unsqueeze(0), keys.unsqueeze(0), values.unsqueeze(0)).squeeze(0)
                 kernels.write_query_blocks(rows, head_index=head_index, query_blocks=chosen.dense_blocks, **write)
                 del rows, keys, values  # before the next group's are gathered
+                if answered is not None:
+                    answered(out, numbers[part])
+    elif answered is not None:
+        answered(out, list(range(q.shape[0] * q.shape[1])))
     return out
 
 

@@ -59,18 +59,19 @@ class LIVEditorSelfAttention(WanSelfAttention):
         def own_heads(tokens):
             return whole(tokens) if part is None else part.own_heads_of_all(tokens)
 
+        gate = whole(gate) if part is None else part.all_tokens(gate)
         q, k = (
             own_heads(_rotated(product(layer, x), norm, freqs))
             for layer, norm in ((self.q, self.norm_q), (self.k, self.norm_k))
         )
         v = own_heads(product(self.v, x).view(*x.shape[:2], self.num_heads, self.head_dim))
         del x
-        if part is None:
-            gate = whole(gate)
-        else:
-            gate = part.all_tokens(gate)
+        answered = None
+        if part is not None:
             part.arrive()
             q, k, v, gate = map(whole, (q, k, v, gate))
+            needed = needed if needed is None else layout.target
+            answered = part.answered(q[:, :needed])
 
         patches = transformer_options.get("patches", {}).get("attn1_patch", [])
         x = _attend(
@@ -81,12 +82,13 @@ class LIVEditorSelfAttention(WanSelfAttention):
             layout,
             transformer_options,
             keep_q=bool(patches),
-            needed=needed if needed is None or part is None else layout.target,
+            needed=needed,
             kept=kept,
+            answered=answered,
         )
         x = x.transpose(1, 2)
         if part is not None:
-            x = part.own_tokens_of_all(x if needed is None else x[:, : layout.target])
+            x = part.own_tokens_of_all(x[:, :needed])
         x = x.flatten(2)[:, :needed]
         for patch in patches:
             x = patch({"x": x, "q": q, "k": k, "transformer_options": transformer_options})
@@ -109,7 +111,7 @@ class LIVEditorCrossAttention(WanT2VCrossAttention):
 
 @torch.compiler.disable
 @unrecorded
-def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed, kept=None):
+def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed, kept=None, answered=None):
     """Outside compiled graphs: they drop guards on transformer_options, so a changed setting would not reach them."""
     config = SparseAttentionConfig.from_options(transformer_options)
     dense = choose_dense_attention(
@@ -131,4 +133,5 @@ def _attend(q, k, v, gate, layout, transformer_options, keep_q, needed, kept=Non
             watch=watch,
             keep=None if kept is None or kept.source is not None else kept.keep,
             kept=None if kept is None else kept.source,
+            answered=answered,
         )

@@ -24,9 +24,10 @@ def busy(device):
     return x
 
 
+@pytest.mark.parametrize("prompts", [1, 2])
 @pytest.mark.parametrize("parties", [2, 3])
-def test_nothing_is_read_before_it_is_there(parties):
-    whole = torch.randn(2, LAYOUT.tokens, HEADS, HEAD_DIM).bfloat16()
+def test_nothing_is_read_before_it_is_there(parties, prompts):
+    whole = torch.randn(prompts, LAYOUT.tokens, HEADS, HEAD_DIM).bfloat16()
     meeting, failures = Meeting(parties), []
 
     def one(rank):
@@ -43,7 +44,16 @@ def test_nothing_is_read_before_it_is_there(parties):
                     del rows  # its memory may be written to again at once, by this GPU
                     scratch = torch.full_like(mine, 99)
                     part.arrive()
-                    back = part.own_tokens_of_all(got)
+                    answered, numbers = part.answered(got), list(range(got.shape[2]))
+                    answers = torch.full_like(got, 99)
+                    for some in (numbers[::2], numbers[1::2]):
+                        late = (0 * busy(device).mean().nan_to_num()).bfloat16()
+                        for head in some:
+                            answers[:, :, head] = got[:, :, head] + late
+                        if answered is not None:
+                            answered(answers.transpose(1, 2), some)
+                    back = part.own_tokens_of_all(answers)
+                    del answers
                     wanted = whole.to(device) + turn
                     assert torch.equal(got, wanted[:, :, heads])
                     assert torch.equal(per_token, wanted[:, :, 0, 0])

@@ -175,13 +175,14 @@ def test_gpus_that_cannot_compute_together_are_refused(tiny_model, devices, monk
         SplitHeads.execute(tiny_model, 2)
 
 
+@pytest.mark.parametrize("prompts", [1, 2])
 @pytest.mark.parametrize("parties", [1, 2, 3, 5])
 @pytest.mark.parametrize("with_source", [True, False])
-def test_tokens_and_heads_come_to_their_places(parties, with_source):
-    """Shares that are not equal: 7 and 5 tokens, 6 heads."""
+def test_tokens_and_heads_come_to_their_places(parties, with_source, prompts):
+    """Shares that are not equal: 7 and 5 tokens, 6 heads; of one prompt they are sent in the order of their answers."""
     layout, heads = TokenLayout(7, 5, 4), 6
     tokens = layout.tokens if with_source else layout.target
-    x = torch.arange(2 * tokens * heads * 3).view(2, tokens, heads, 3)
+    x = torch.arange(prompts * tokens * heads * 3).view(prompts, tokens, heads, 3)
     meeting, answers, failures = Meeting(parties), [None] * parties, []
 
     def one(rank):
@@ -191,7 +192,13 @@ def test_tokens_and_heads_come_to_their_places(parties, with_source):
             whole = part.own_heads_of_all(own)
             per_token = part.all_tokens(own[..., 0, 0])
             part.arrive()
-            answers[rank] = whole, per_token, part.own_tokens_of_all(whole), own
+            answered, half_done = part.answered(whole), torch.full_like(whole, -1)
+            numbers = list(range(whole.shape[2]))
+            for some in (numbers[1::2], numbers[::2]):
+                half_done[:, :, some] = whole[:, :, some]
+                if answered is not None and some:
+                    answered(half_done.transpose(1, 2), some)
+            answers[rank] = whole, per_token, part.own_tokens_of_all(half_done), own
         except BaseException as error:
             failures.append(error)
             meeting.give_up()

@@ -210,6 +210,28 @@ def test_in_groups_of_heads_and_over_the_queries(target, source, backend, monkey
     torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("backend", ["pytorch", "dense"])
+@pytest.mark.parametrize("dense_query_ratio", [0.5, 0.0])
+@pytest.mark.parametrize("target, source", [(300, 340), (256, 256), (30, 40)])
+def test_heads_are_named_once_they_are_answered(target, source, dense_query_ratio, backend, monkeypatch):
+    monkeypatch.setattr(head_groups, "SMALLEST_GROUP", 1)
+    monkeypatch.setattr(head_groups, "GATHERED_AT_ONCE", 0.5)
+    q, k, v, gate = inputs(target, source, batch=2, heads=5)
+    named, then = [], {}
+
+    def answered(out, heads):
+        named.append(heads)
+        then.update((head, out.flatten(0, 1)[head].clone()) for head in heads)
+
+    config = SparseAttentionConfig(backend=backend, dense_query_ratio=dense_query_ratio)
+    out = in_context_sparse_attention(
+        q, k, v, gate, layout=TokenLayout(target, source), config=config, dense_attention=sdpa, answered=answered
+    )
+    assert sorted(sum(named, [])) == list(range(10))
+    assert len(named) > 1 or dense_query_ratio == 0
+    assert all(torch.equal(then[head], out.flatten(0, 1)[head]) for head in range(10))
+
+
 @pytest.mark.parametrize(
     "settings",
     [RELEASED, {"sar": 0.25, "srr": 0.5, "flat_ratio": 0.0}, {"sar": 0.25, "srr": 0.5, "flat_ratio": 1.0}],
