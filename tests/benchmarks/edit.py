@@ -225,9 +225,7 @@ class Server:
         """Seconds of a prompt, and its report; or None and what went wrong."""
         self.reset()
         started = time.perf_counter()
-        answer = ask(
-            "prompt", {"prompt": {key: {"class_type": name, "inputs": inputs} for key, (name, inputs) in graph.items()}}
-        )
+        answer = ask("prompt", {"prompt": as_api(graph)})
         if "prompt_id" not in answer or answer.get("node_errors"):
             raise SystemExit(f"refused: {answer}")
         while not (history := ask(f"history/{answer['prompt_id']}")):
@@ -253,6 +251,25 @@ def predicted(row, small):
     _, files = prompt(row, 1, 1, small)["load"]
     tokens = 2 * ((frames - 1) // 4 + 1) * (height // 16) * (width // 16)
     return ask("liveditor/fit?" + urllib.parse.urlencode({**files, "tokens": tokens}))
+
+
+def prepare_base(base, weight_types, small, gguf_pack=None):
+    """A base directory for ComfyUI, with this pack and the models; those that are there are used again."""
+    for name in ("custom_nodes", "input", "output", "temp", "user"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    if not (base / "custom_nodes" / "liveditor").exists():
+        (base / "custom_nodes" / "liveditor").symlink_to(ROOT)
+    if gguf_pack and not (base / "custom_nodes" / "ComfyUI-GGUF").exists():
+        (base / "custom_nodes" / "ComfyUI-GGUF").symlink_to(gguf_pack.resolve())
+    if all((base / "models" / "diffusion_models" / file_of(weights)).is_file() for weights in weight_types):
+        return
+    make = ["--rows", "", "--folder", base, "--make-models", " ".join(weight_types), *(["--small"] if small else [])]
+    subprocess.run([sys.executable, __file__, *make], check=True)
+
+
+def as_api(graph):
+    """A graph as the server takes it."""
+    return {key: {"class_type": name, "inputs": inputs} for key, (name, inputs) in graph.items()}
 
 
 def seconds_per_step(report):
@@ -332,28 +349,7 @@ def main():
         (*map(int, size.split("x")), weights, *cap)
         for size, weights, *cap in (row.split() for row in options.rows.split(";") if row.strip())
     ]
-    for name in ("custom_nodes", "input", "output", "temp", "user"):
-        (base / name).mkdir(parents=True, exist_ok=True)
-    if not (base / "custom_nodes" / "liveditor").exists():
-        (base / "custom_nodes" / "liveditor").symlink_to(ROOT)
-    if options.gguf_pack and not (base / "custom_nodes" / "ComfyUI-GGUF").exists():
-        (base / "custom_nodes" / "ComfyUI-GGUF").symlink_to(options.gguf_pack.resolve())
-    wanted = sorted({row[3] for row in rows})
-    if not all((base / "models" / "diffusion_models" / file_of(weights)).is_file() for weights in wanted):
-        subprocess.run(
-            [
-                sys.executable,
-                __file__,
-                "--rows",
-                "",
-                "--folder",
-                base,
-                "--make-models",
-                " ".join(wanted),
-                *(["--small"] if options.small else []),
-            ],
-            check=True,
-        )
+    prepare_base(base, sorted({row[3] for row in rows}), options.small, options.gguf_pack)
     results = []
     for cap in dict.fromkeys(row[4] if len(row) > 4 else "" for row in rows):
         for result in run_rows(
