@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 from .errors import BY_NAME, JobFailed, WorkerDied
@@ -12,6 +13,8 @@ from .server import ComfyUI, Server
 from .worker import Result, Task, Worker
 
 PATIENCE = 30  # seconds that a worker has to end when it is asked to
+BEAT = 2.0  # seconds from one sign of life of a worker to the next
+SILENCE = 60.0  # seconds without one; after twice that it counts as hung
 
 
 class LocalWorker:
@@ -44,13 +47,19 @@ class LocalWorker:
         try:
             self._tell("run", tuple(task))
             while True:
-                kind, *said = self._pipe.recv()
+                kind, *said = self._hear()
+                if kind == "alive":
+                    continue
                 if kind == "progress":
                     on_progress(*said)
                 elif kind == "done":
                     return Result(*said)
                 else:
                     raise BY_NAME[kind](*said)
+        except _Hung:
+            self._end(self._process)
+            self._process = None
+            raise WorkerDied(f"the worker {self.name} hung: no sign of life for {2 * SILENCE:.0f} s") from None
         except (EOFError, OSError):
             self._process.join()
             code = self._process.exitcode
@@ -68,11 +77,26 @@ class LocalWorker:
             return
         self._tell("close")
         process.join(0 if now else PATIENCE)
+        self._end(process)
+
+    def _end(self, process):
+        """End the worker, should it still be there, and the server that it may have left."""
         if process.is_alive():
             process.kill()
             process.join()
         comfyui, folder, user, gpu = self._how
-        Server(comfyui, folder, user, gpu).stop()  # should the worker not have come to that
+        Server(comfyui, folder, user, gpu).stop()
+
+    def _hear(self):
+        """What the worker says next.
+
+        Raises:
+            _Hung: it says nothing, not even that it lives.
+        """
+        # Twice: both may have been stopped together, and this process goes on first.
+        if self._pipe.poll(SILENCE) or self._pipe.poll(SILENCE):
+            return self._pipe.recv()
+        raise _Hung
 
     def _tell(self, *words):
         with self._lock, contextlib.suppress(OSError):  # it is gone, as whoever listens to it will see
@@ -94,12 +118,27 @@ class LocalWorker:
         theirs.close()
 
 
+class _Hung(Exception):
+    """A worker gives no sign of life."""
+
+
 def _work(pipe, comfyui, folder, user, gpu):
     """The process of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where there are no masks of signals
     Path(folder).mkdir(parents=True, exist_ok=True)
     worker = Worker(Server(comfyui, folder, user, gpu))
-    tasks, ready = [], threading.Semaphore(0)
+    tasks, ready, at_work, one = [], threading.Semaphore(0), threading.Event(), threading.Lock()
+
+    def say(*words):
+        """From any thread."""
+        with one:
+            pipe.send(words)
+
+    def live():
+        while at_work.wait():  # nobody listens in between
+            with contextlib.suppress(OSError):  # the driver is gone, as `listen` will see
+                say("alive")
+            time.sleep(BEAT)
 
     def listen():
         """Hears of new jobs, of interrupts while one is at work, and of the driver's end."""
@@ -118,18 +157,21 @@ def _work(pipe, comfyui, folder, user, gpu):
                 worker.close()
                 os._exit(0)
 
-    threading.Thread(target=listen, daemon=True).start()
+    for each in (listen, live):
+        threading.Thread(target=each, daemon=True).start()
     while True:
         ready.acquire()
+        at_work.set()
         try:
-            result = worker.run(tasks.pop(), lambda done, of: pipe.send(("progress", done, of)))
+            result = worker.run(tasks.pop(), lambda done, of: say("progress", done, of))
             answer = "done", *result
         except tuple(BY_NAME.values()) as error:
             answer = type(error).__name__, *error.args
         except Exception as error:  # of a kind that nobody thought of
             answer = JobFailed.__name__, f"{type(error).__name__}: {error}"
+        at_work.clear()
         try:
-            pipe.send(answer)
+            say(*answer)
         except OSError:
             worker.close()
             os._exit(0)
