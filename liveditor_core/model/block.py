@@ -110,8 +110,8 @@ class LIVEditorBlock(WanAttentionBlock):
 
         if not in_place:
             return self._after_self_attention(x, update, time, context, transformer_options, in_place=False)
-        for part, its_update in zip(x.split(TOKENS_AT_ONCE, dim=1), update.split(TOKENS_AT_ONCE, dim=1), strict=True):
-            self._after_self_attention(part, its_update, time, context, transformer_options, in_place=True)
+        for some, its_update in zip(x.split(TOKENS_AT_ONCE, dim=1), update.split(TOKENS_AT_ONCE, dim=1), strict=True):
+            self._after_self_attention(some, its_update, time, context, transformer_options, in_place=True)
         return x
 
     def _after_self_attention(self, x, update, time, context, transformer_options, in_place):

@@ -4,6 +4,7 @@ The copies of the model are the host's, as *MultiGPU CFG Split* makes them, and 
 and frees them. Here they are put into groups, each of which computes the prompts that the host gives to its first GPU.
 """
 
+import contextlib
 import threading
 from typing import NamedTuple
 
@@ -47,22 +48,30 @@ class Group(NamedTuple):
                     return function(transformer, Seat(rank, parties, meeting), self.devices[rank])
             except BaseException:
                 meeting.give_up()
+                if self.devices[rank].type == "cuda":  # copies may still be on their way into what is let go now
+                    with contextlib.suppress(Exception):
+                        torch.cuda.synchronize(self.devices[rank])
                 raise
 
         others = range(1, parties)
         for rank in others:
             self.pool.submit(self.devices[rank], on, rank)
-        errors, answers = [], []
+        errors, answers, failure = [], [], None
         try:
             answers.append(on(0))
         except BaseException as error:
             errors.append(error)
         for rank in others:  # all end before this does: they use what the caller frees
-            answer, error = self.pool.get_result(self.devices[rank])
+            answer, failure = self.pool.get_result(self.devices[rank])
             answers.append(answer)
-            errors += [] if error is None else [error]
-        for error in sorted(errors, key=lambda each: isinstance(each, threading.BrokenBarrierError)):
-            raise error
+            errors += [] if failure is None else [failure]
+        errors.sort(key=lambda each: isinstance(each, threading.BrokenBarrierError))
+        try:
+            if errors:
+                raise errors[0]
+        finally:
+            meeting.end()  # the pool's threads keep what they called last
+            del errors, failure  # an error holds this frame: it would be there, with all tensors of the call, until gc
         return answers
 
 

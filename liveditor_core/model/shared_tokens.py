@@ -6,13 +6,12 @@ arXiv 2309.14509). Every GPU has a part of the target and as large a part of the
 source, and the last block, which only the target's tokens leave, are shared as evenly.
 """
 
+import contextlib
 import threading
 
 import torch
 
 from ..attention.token_layout import TokenLayout
-
-WITHIN, BETWEEN = "within", "between"  # ways of copies: on one GPU, from one to another
 
 
 class Meeting:
@@ -41,6 +40,11 @@ class Meeting:
         """Let nobody wait for a thread that failed."""
         self._barrier.abort()
 
+    def end(self):
+        """Let go of what was brought last, once all threads have ended."""
+        for brought in self._brought:
+            brought[:] = [None] * len(brought)
+
 
 class Seat:
     """Of one GPU in a call.
@@ -51,32 +55,40 @@ class Seat:
     """
 
     def __init__(self, rank: int, parties: int, meeting: Meeting):
-        self.rank, self.parties, self.meeting = rank, parties, meeting
+        self.rank, self.parties = rank, parties
+        self._meeting, self._turn = meeting, 0
 
-    def part(self, layout: TokenLayout, num_heads: int) -> "Part":
-        return Part(self, layout, num_heads)
+    def part(self, layout: TokenLayout, num_heads: int, device) -> "Part":
+        return Part(self, layout, num_heads, device)
+
+    def swap(self, value):
+        """Everybody's values, as `Meeting.swap`."""
+        self._turn += 1
+        return self._meeting.swap(self.rank, self._turn, value)
 
 
 class Part:
     """Tokens and heads of one GPU in one call.
 
     Copies run on streams of their own, beside what is computed meanwhile; nothing that was copied may be used before
-    `arrive`.
+    `arrive`. If an exchange fails, what was copied to may be written to until the GPU has come to its end.
 
     Args:
         seat: where it sits.
         layout: of all tokens.
         num_heads: of all heads.
+        device: the GPU, or another device, on which copies are made at once.
     """
 
-    def __init__(self, seat: Seat, layout: TokenLayout, num_heads: int):
-        self.rank, self._meeting, self._turn = seat.rank, seat.meeting, 0
+    def __init__(self, seat: Seat, layout: TokenLayout, num_heads: int, device):
+        self.rank, self._seat, self._layout = seat.rank, seat, layout
         self._heads = _shares(num_heads, seat.parties)
         self._targets, self._sources = _shares(layout.target, seat.parties), _shares(layout.source, seat.parties)
-        self._layout = layout
         self._others = [rank for rank in range(seat.parties) if rank != seat.rank]
-        self._streams, self._here = {}, None  # for copies, by GPU and way; which GPU this is
-        self._answers, self._room = [], None  # of heads that are on their way; where those of all heads shall be
+        self._device = device if device.type == "cuda" else None
+        self._within, self._between = _streams_of(self._device, 2)  # copies on this GPU, and to it
+        self._theirs = {}  # streams of other GPUs for copies to this one
+        self._answers, self._rooms = [], None  # of heads, on their way; where those of all heads are to be
 
     @property
     def target(self) -> int:
@@ -113,17 +125,16 @@ class Part:
         """A function that sends the answers of heads while those of others are computed.
 
         Args:
-            x: [B, n, its h, D], as `own_tokens_of_all` will get it; here only its shape counts.
+            x: like what `own_tokens_of_all` will get, [B, n, its h, D]; its numbers do not count.
 
         Returns:
-            A function of what holds them, [B, its h, n or more, D], and the heads' numbers; None where they go together
-            later.
+            A function of what holds them, [B, its h, n or more, D], and the heads' numbers; None for several prompts,
+            whose heads are not answered one after the other.
         """
         if len(x) > 1:
             return None
-        self._room = self._rooms(_wide(x))
-        self._follow(BETWEEN)
         tokens = x.shape[1]
+        self._make_rooms(_wide(x))
         return lambda answers, heads: self._send(answers.transpose(1, 2)[:, :tokens], heads)
 
     def own_tokens_of_all(self, x):
@@ -135,43 +146,40 @@ class Part:
         Returns:
             [B, its n, H, D].
         """
-        dtype = x.dtype
         if not self._answers:
             self._send(x, list(range(x.shape[2])))
-        x = _wide(x)
-        if self._room is None:
-            self._room = self._rooms(x)
-            self._follow(BETWEEN)
-        self._follow(WITHIN)
-        (out, arrivals), answers = self._room, self._answers
-        self._room, self._answers = None, []
-        self._take_tokens(self.rank, x, out[:, :, self._heads[self.rank]])
-        brought = self._swap(answers)
+        if self._rooms is None:
+            self._make_rooms(_wide(x))
+        (out, arrivals), answers = self._rooms, self._answers
+        self._rooms, self._answers = None, []
+        self._follow(self._within)
+        with self._copying_within():
+            self._take_tokens(self.rank, _wide(x), out[:, :, self._heads[self.rank]])
+        brought = self._seat.swap(answers)
         for rank in self._others:
-            first = 0
+            first, arrived = self._heads[rank].start, 0
             for runs, pieces, ready in brought[rank]:
-                piece = pieces[self.rank]
-                arrival = arrivals[rank][first : first + piece.numel()].view(piece.shape)
-                first += piece.numel()
-                self._copy(arrival, piece, BETWEEN, ready)
-                for heads, place in runs:
-                    there = slice(self._heads[rank].start + heads.start, self._heads[rank].start + heads.stop)
-                    self._copy(out[:, :, there], arrival[:, :, place], BETWEEN)
+                piece = pieces.pop(self.rank)  # with it goes its memory
+                arrival = arrivals[rank][arrived : arrived + piece.numel()].view(piece.shape)
+                arrived += piece.numel()
+                with self._copying_from(piece, ready):
+                    arrival.copy_(piece, non_blocking=True)
+                    for heads, place in runs:
+                        out[:, :, first + heads.start : first + heads.stop] = arrival[:, :, place]
         self.arrive()
-        return out.view(dtype)
+        return out.view(x.dtype)
 
     def arrive(self):
         """What is computed from now on comes after all copies to this GPU so far."""
-        if self._here is not None:
-            for way in (WITHIN, BETWEEN):
-                torch.cuda.current_stream(self._here).wait_stream(self._stream(self._here, way))
+        if self._device is not None:
+            for stream in (self._within, self._between):
+                torch.cuda.current_stream(self._device).wait_stream(stream)
 
-    def _rooms(self, x):
-        """Where all heads of this GPU's tokens shall be, and where they arrive from each other GPU."""
-        tokens = self._count(self.rank, self._has_source(x))
-        out = x.new_empty(x.shape[0], tokens, self._heads[-1].stop, x.shape[-1])
-        self._here = x.device if x.is_cuda else None
-        return out, {rank: x.new_empty(out[:, :, self._heads[rank]].numel()) for rank in self._others}
+    def _make_rooms(self, x):
+        """For all heads of this GPU's tokens, and for what arrives from each other GPU."""
+        out = x.new_empty(x.shape[0], self._count(self.rank, x), self._heads[-1].stop, x.shape[-1])
+        self._rooms = out, {rank: x.new_empty(out[:, :, self._heads[rank]].numel()) for rank in self._others}
+        self._follow(self._between)
 
     def _send(self, x, heads):
         """Let other GPUs have their tokens of some heads.
@@ -181,89 +189,88 @@ class Part:
             heads: numbers of those, ascending.
         """
         x, runs = _wide(x), _runs(heads)
-        pieces = {
-            rank: x.new_empty(x.shape[0], self._count(rank, self._has_source(x)), len(heads), x.shape[-1])
-            for rank in self._others
-        }
-        self._follow(WITHIN)
-        for rank, piece in pieces.items():
-            for run, place in runs:
-                self._take_tokens(rank, x[:, :, run], piece[:, :, place])
-        self._answers.append((runs, pieces, self._event(x, WITHIN)))
+        pieces = {rank: x.new_empty(x.shape[0], self._count(rank, x), len(heads), x.shape[-1]) for rank in self._others}
+        self._follow(self._within)
+        with self._copying_within():
+            for rank, piece in pieces.items():
+                for run, place in runs:
+                    self._take_tokens(rank, x[:, :, run], piece[:, :, place])
+            self._answers.append((runs, pieces, self._come_so_far()))
 
     def _take_tokens(self, rank, x, into):
         """A GPU's tokens of all, in one row.  # [B, n, ...] into [B, its n, ...]"""
         targets, sources, target = self._targets[rank], self._sources[rank], self._layout.target
-        self._copy(into[:, : _length(targets)], x[:, targets], WITHIN)
-        if self._has_source(x):
-            self._copy(into[:, _length(targets) :], x[:, target + sources.start : target + sources.stop], WITHIN)
+        into[:, : _length(targets)] = x[:, targets]
+        if x.shape[1] > target:
+            into[:, _length(targets) :] = x[:, target + sources.start : target + sources.stop]
 
     def _all_tokens(self, for_each):
-        """Args: for_each: for every GPU what it shall have of this one's tokens."""
-        own = for_each[self.rank]
-        with_source = own.shape[1] > self.target
-        out = own.new_empty(own.shape[0], self._layout.tokens if with_source else self._layout.target, *own.shape[2:])
-        self._here = out.device if out.is_cuda else None
-        self._follow(WITHIN)
-        self._follow(BETWEEN)
-        self._put_tokens(self.rank, own, out, WITHIN)
-        brought = self._swap((for_each, self._event(own)))
+        """Args: for_each: for every GPU what it shall have of this one's tokens; it is emptied."""
+        own, for_each[self.rank] = for_each[self.rank], None
+        tokens = self._layout.tokens if own.shape[1] > self.target else self._layout.target
+        out = own.new_empty(own.shape[0], tokens, *own.shape[2:])
+        for stream in (self._within, self._between):
+            self._follow(stream)
+        brought_for_each = for_each, self._come_so_far()
+        with self._copying_within():
+            self._put_tokens(self.rank, own, out)
+            if self._device is not None:
+                own.record_stream(self._within)  # whoever brought it may let go of it at once
+        brought = self._seat.swap(brought_for_each)
         for rank in self._others:
             pieces, ready = brought[rank]
-            self._put_tokens(rank, pieces[self.rank], out, BETWEEN, ready)
+            with self._copying_from(pieces[self.rank], ready):
+                self._put_tokens(rank, pieces[self.rank], out)
+            pieces[self.rank] = None  # with it goes its memory
         return out
 
-    def _put_tokens(self, rank, x, into, way, ready=None):
+    def _put_tokens(self, rank, x, into):
         """A GPU's tokens to their places among all.  # [B, its n, ...] into [B, n, ...]"""
         targets, sources, target = self._targets[rank], self._sources[rank], self._layout.target
-        self._copy(into[:, targets], x[:, : _length(targets)], way, ready)
-        if self._has_source(into):
-            places = into[:, target + sources.start : target + sources.stop]
-            self._copy(places, x[:, _length(targets) :], way, ready)
+        for row, its in zip(into, x, strict=True):  # from another GPU, in one piece each
+            row[targets].copy_(its[: _length(targets)], non_blocking=True)
+            if len(row) > target:
+                behind = row[target + sources.start : target + sources.stop]
+                behind.copy_(its[_length(targets) :], non_blocking=True)
 
-    def _has_source(self, x):
-        return x.shape[1] > self._layout.target
+    def _count(self, rank, x):
+        """How many of the tokens in x, [B, n, ...], are a GPU's."""
+        return _length(self._targets[rank]) + (_length(self._sources[rank]) if x.shape[1] > self._layout.target else 0)
 
-    def _count(self, rank, with_source):
-        """How many tokens a GPU has."""
-        return _length(self._targets[rank]) + (_length(self._sources[rank]) if with_source else 0)
-
-    def _swap(self, value):
-        self._turn += 1
-        return self._meeting.swap(self.rank, self._turn, value)
-
-    def _event(self, x, way=None):
-        """When this GPU has come to here in what it computes, or in copies of a way."""
-        if not x.is_cuda:
+    def _come_so_far(self):
+        """When this GPU has come to here, in what it computes or copies now."""
+        if self._device is None:
             return None
         event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(x.device) if way is None else self._stream(x.device, way))
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
-    def _follow(self, way):
-        """Let this GPU's copies of a way come after what it computed before."""
-        if self._here is not None:
-            self._stream(self._here, way).wait_stream(torch.cuda.current_stream(self._here))
+    def _follow(self, stream):
+        """Let copies come after what this GPU computed before."""
+        if stream is not None:
+            stream.wait_stream(torch.cuda.current_stream(self._device))
 
-    def _copy(self, into, piece, way, ready=None):
-        """A copy from any GPU, once that one has come to `ready`, and after earlier ones of this way to this GPU."""
-        if not into.is_cuda:
-            into.copy_(piece)
+    def _copying_within(self):
+        return contextlib.nullcontext() if self._device is None else torch.cuda.stream(self._within)
+
+    @contextlib.contextmanager
+    def _copying_from(self, piece, ready):
+        """Of what another GPU has brought, once that one has come to `ready`."""
+        if self._device is None:
+            yield
             return
-        here, there = self._stream(into.device, way), self._stream(piece.device, way)
-        if ready is not None:
-            for stream in (here, there):
-                stream.wait_event(ready)
+        if piece.device not in self._theirs:
+            (self._theirs[piece.device],) = _streams_of(piece.device, 1)
+        theirs = self._theirs[piece.device]
+        theirs.wait_event(ready)
         # PyTorch copies on the current stream of the GPU that has the data, and lets the other GPU's wait for it.
-        with torch.cuda.stream(there), torch.cuda.stream(here):
-            for row, its in zip(into, piece, strict=True):  # in one piece each
-                row.copy_(its, non_blocking=True)
-        piece.record_stream(there)  # its owner may let go of it at once
+        with torch.cuda.stream(theirs), torch.cuda.stream(self._between):
+            yield
+        piece.record_stream(theirs)
 
-    def _stream(self, device, way):
-        if (device, way) not in self._streams:
-            self._streams[device, way] = torch.cuda.Stream(device)
-        return self._streams[device, way]
+
+def _streams_of(device, count):
+    return [None if device is None else torch.cuda.Stream(device) for _ in range(count)]
 
 
 def _runs(numbers):

@@ -136,7 +136,7 @@ class LIVEditorModel(WanModel):
         transformer_options["total_blocks"] = len(self.blocks)
         transformer_options["block_type"] = "double"
         private = self._is_private(transformer_options, t)
-        part = None if seat is None else seat.part(layout, self.num_heads)
+        part = None if seat is None else seat.part(layout, self.num_heads, x.device)
         rank, own_target = (0, layout.target) if part is None else (part.rank, part.target)
         reuse = reuse_of_call(transformer_options, layout, x, len(self.blocks), rank) if private else None
         target_alone = reuse is not None and reuse.has_source

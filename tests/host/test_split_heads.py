@@ -1,17 +1,22 @@
 """One prompt on several GPUs: CPUs that have numbers are other devices to the host."""
 
+import contextlib
+import gc
 import threading
+import weakref
 
 import pytest
 import torch
 from sampling import source_video
 
 import comfy.model_management
+import comfy.multigpu
 from comfy.model_management import InterruptProcessingException
 from comfy_extras.nodes_multigpu import MultiGPUCFGSplitNode
 from liveditor.liveditor_core.attention.config import OPTIONS_KEY, SparseAttentionConfig
 from liveditor.liveditor_core.attention.token_layout import TokenLayout
 from liveditor.liveditor_core.model import gpus, make_room, self_attention
+from liveditor.liveditor_core.model.gpu_groups import Group
 from liveditor.liveditor_core.model.shared_tokens import Meeting, Seat
 from liveditor.liveditor_core.sampling.edit import edit
 from liveditor.nodes.record_attention import RecordAttention
@@ -62,6 +67,12 @@ def sparse(model):
     config = SparseAttentionConfig(exact_kv_ratio=0.25, source_keep_ratio=0.5, dense_query_ratio=0.5)
     model.model_options["transformer_options"][OPTIONS_KEY] = config.to_options()
     return model
+
+
+def tensors_in(x):
+    if isinstance(x, torch.Tensor):
+        return 1
+    return sum(map(tensors_in, x.values() if isinstance(x, dict) else x)) if isinstance(x, (dict, list, tuple)) else 0
 
 
 def assert_same(got, wanted):
@@ -147,6 +158,34 @@ def test_a_failure_on_one_gpu_ends_the_run_on_all(run, tiny_model, devices, monk
     assert_same(run(model)[0], run(tiny_model)[0])
 
 
+@pytest.mark.parametrize("failing_rank", [0, 1])
+def test_a_failed_call_leaves_no_tensors(failing_rank):
+    """Else there is no room for the second try that follows."""
+    tensors, devices = [], (torch.device("cpu"), torch.device("cpu", 0))
+    pool = comfy.multigpu.MultiGPUThreadPool(devices[1:])
+
+    def call(transformer, seat, device):
+        x = torch.ones(2)
+        tensors.append(weakref.ref(x))
+        if seat.rank == failing_rank:
+            raise ValueError("no room")
+        return seat.swap(x)
+
+    class patcher:
+        class model:
+            diffusion_model = None
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):  # pytest.raises would keep the error, and with it the frames
+            Group(devices, (patcher, patcher), pool).together(call)
+            raise AssertionError("it did not fail")
+        assert [tensor() for tensor in tensors] == [None, None]
+    finally:
+        gc.enable()
+        pool.shutdown()
+
+
 def test_weights_make_room_on_every_gpu_of_the_group(run, tiny_model, devices, monkeypatch):
     seen, call_again = [], make_room.call_again
 
@@ -183,15 +222,19 @@ def test_tokens_and_heads_come_to_their_places(parties, with_source, prompts):
     layout, heads = TokenLayout(7, 5, 4), 6
     tokens = layout.tokens if with_source else layout.target
     x = torch.arange(prompts * tokens * heads * 3).view(prompts, tokens, heads, 3)
-    meeting, answers, failures = Meeting(parties), [None] * parties, []
+    meeting, answers, failures, left = Meeting(parties), [None] * parties, [], []
+    together = threading.Barrier(parties)
 
     def one(rank):
         try:
-            part = Seat(rank, parties, meeting).part(layout, heads)
+            part = Seat(rank, parties, meeting).part(layout, heads, x.device)
             own = part.of_both(x)
             whole = part.own_heads_of_all(own)
             per_token = part.all_tokens(own[..., 0, 0])
             part.arrive()
+            together.wait()
+            left.append(tensors_in(meeting._brought))
+            together.wait()
             answered, half_done = part.answered(whole), torch.full_like(whole, -1)
             numbers = list(range(whole.shape[2]))
             for some in (numbers[1::2], numbers[::2]):
@@ -201,6 +244,7 @@ def test_tokens_and_heads_come_to_their_places(parties, with_source, prompts):
             answers[rank] = whole, per_token, part.own_tokens_of_all(half_done), own
         except BaseException as error:
             failures.append(error)
+            together.abort()
             meeting.give_up()
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in range(parties)]
@@ -209,6 +253,7 @@ def test_tokens_and_heads_come_to_their_places(parties, with_source, prompts):
     for thread in threads:
         thread.join()
     assert not failures
+    assert left == [0] * parties  # pieces take as much memory as q, k and v
     assert torch.equal(torch.cat([answer[0] for answer in answers], dim=2), x)
     for _, per_token, back, own in answers:
         assert torch.equal(per_token, x[..., 0, 0]) and torch.equal(back, own)
