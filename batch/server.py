@@ -23,10 +23,12 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no prox
 # In a node's message, where the GPU will not answer until the server is started again.
 BROKEN_GPU = ("CUDA error", "cudaError", "device-side assert", "CUBLAS_STATUS", "CUDNN_STATUS", "AcceleratorError")
 EXTRA_PATHS = "--extra-model-paths-config"  # ComfyUI's own word for a file that names more folders of models
+CPU_TIME = Path("/sys/fs/cgroup/cpu.max")  # of Linux: time given in a period, and the period
 START = 600  # seconds that a server may take to answer: custom nodes import, disks are slow
 PROCESS = "server.json"  # in a worker's folder: which process guards its server
 LOG = "server.log"
 SERVERS = "LIVEDITOR_SERVERS"  # in their environment: how many share the machine's RAM
+THREADS = "OMP_NUM_THREADS"  # there, too: how many threads PyTorch takes
 
 
 class ComfyUI(NamedTuple):
@@ -37,6 +39,7 @@ class ComfyUI(NamedTuple):
     python: str = sys.executable
     arguments: tuple = ()
     servers: int = 1  # that run on the machine at once
+    threads: str | None = os.environ.get(THREADS)  # of each, as the user chose where the batch was started
 
     def on_cpu(self) -> "ComfyUI":
         """Told to compute without a GPU, where there may be none that it would find by itself."""
@@ -59,8 +62,13 @@ class ComfyUI(NamedTuple):
 
 
 def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """That this process may use: of a container's as many as it was given time for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        time_given, period = map(int, CPU_TIME.read_text().split())
+    except (OSError, ValueError):  # no container, or without a limit
+        return cores
+    return max(1, min(cores, time_given // period))
 
 
 def _folders_in(file):
@@ -147,16 +155,20 @@ class Server:
         """What it is started with; of a machine that it shares with others it has its share.
 
         With as many threads each as there are cores, several PyTorchs wait for each other's, busily: writing a video
-        took two servers on 32 cores 3.8 s in place of 1.1.
+        took each of two processes on 32 cores 3.8 s in place of 1.1, with 8 threads each 1.1.
         """
-        servers = self._comfyui.servers
-        threads = {"OMP_WAIT_POLICY": "PASSIVE"} if servers > 1 else {}
-        gpu = {SERVERS: str(servers)}
+        servers, on_cpu = self._comfyui.servers, "--cpu" in self._comfyui.arguments
+        environment = {**os.environ, SERVERS: str(servers)}
         if self._gpu is not None:
-            gpu |= {"CUDA_VISIBLE_DEVICES": self._gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # in nvidia-smi's order
-            if servers > 1:  # without a GPU the number of threads may change what is computed
-                threads["OMP_NUM_THREADS"] = str(max(1, _cores() // servers))
-        return threads | os.environ | gpu
+            environment |= {"CUDA_VISIBLE_DEVICES": self._gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi's
+        environment.pop(THREADS, None)  # Ray gives its workers one
+        if self._comfyui.threads is not None:
+            environment[THREADS] = self._comfyui.threads
+        elif servers > 1 and not on_cpu:  # there their number may change what is computed
+            environment[THREADS] = str(max(1, _cores() // servers))
+        if servers > 1:
+            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        return environment
 
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None

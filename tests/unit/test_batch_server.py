@@ -12,8 +12,9 @@ def environment(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(server, "_cores", lambda: 32)
 
-    def environment(servers, gpu):
-        return Server(ComfyUI(tmp_path, servers=servers), tmp_path, tmp_path, gpu).environment()
+    def environment(servers, gpu, arguments=(), threads=None):
+        comfyui = ComfyUI(tmp_path, arguments=arguments, servers=servers, threads=threads)
+        return Server(comfyui, tmp_path, tmp_path, gpu).environment()
 
     return environment
 
@@ -30,11 +31,27 @@ def test_a_server_alone_has_all_cores(environment):
 
 
 def test_what_is_computed_on_the_cpu_is_computed_as_alone(environment):
-    assert "OMP_NUM_THREADS" not in environment(2, None) and "CUDA_VISIBLE_DEVICES" not in environment(2, None)
+    assert "OMP_NUM_THREADS" not in environment(2, None, ("--cpu",))
+
+
+def test_in_a_ray_cluster(environment, monkeypatch):
+    """Ray hides other GPUs, and gives what it starts one thread."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = environment(2, None)
+    assert found["OMP_NUM_THREADS"] == "16" and "CUDA_VISIBLE_DEVICES" not in found
+    assert "OMP_NUM_THREADS" not in environment(1, None)
 
 
 def test_what_the_user_chose_stays(environment, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    found = environment(2, "0")
+    found = environment(2, "0", threads="5")
     assert found["OMP_NUM_THREADS"] == "5" and found["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+@pytest.mark.parametrize("text, cores", [("max 100000", 32), ("1600000 100000", 16), ("50000 100000", 1), ("", 32)])
+def test_a_container_has_as_many_cores_as_it_has_time_for(tmp_path, monkeypatch, text, cores):
+    monkeypatch.setattr(server.os, "sched_getaffinity", lambda _: range(32), raising=False)
+    monkeypatch.setattr(server, "CPU_TIME", tmp_path / "cpu.max")
+    if text:
+        (tmp_path / "cpu.max").write_text(text)
+    assert server._cores() == cores
