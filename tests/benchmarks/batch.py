@@ -89,10 +89,10 @@ def main():
     edit.prepare_base(options.folder, [options.weights], options.small)
     graph = options.folder / "workflow.json"
     graph.write_text(json.dumps(edit.as_api(edit.prompt((*size, options.weights), options.steps, 1, options.small))))
-    run(make_jobs(options.folder / "clips", options.gpus, size, 1000), options.gpus, options, graph)
+    run(make_jobs(options.folder / "clips", options.gpus, size, 1), options.gpus, options, graph)
     first = None
     for workers in (1, options.gpus):
-        row = run(make_jobs(options.folder / "clips", options.edits, size, 100 * workers), workers, options, graph)
+        row = run(make_jobs(options.folder / "clips", options.edits, size, 1000 * workers), workers, options, graph)
         first = first or row
         times = {
             f"{name} times": round(first[f"{name} s"] / row[f"{name} s"], 2) for name in ("whole", "edits", "loaded")

@@ -3,12 +3,13 @@
     python tasks.py python tests/benchmarks/gpus.py --size 960x544x81 --gpus 2
 
 The weights are random, in the published layout and full size; nothing else is. Everything of one table comes from one
-run: cfg 1 on one GPU and by *Split Heads over GPUs*, then cfg 2.5, also by *MultiGPU CFG Split*; each after one step
-that is not counted. `--pretend` takes one GPU, or a CPU, for several: that shows what is computed, not how fast.
+run: cfg 1 on one GPU and by *Split Heads over GPUs*, then cfg 2.5, also by *MultiGPU CFG Split*; each after an edit of
+one step, which moves the weights, and without its own first step. `--pretend` takes one GPU, or a CPU, for several: that shows what is computed, not how fast.
 """
 
 import argparse
 import csv
+import re
 import sys
 import tempfile
 import types
@@ -118,6 +119,7 @@ def main():
             "s/step": seconds,
             "times one GPU": round(first / seconds, 3),
             "relative difference": f"{((samples - wanted).norm() / wanted.norm()).item():.2e}",
+            "GiB above weights": ", ".join(re.findall(r"([\d.]+) GiB of it above", report)),
             "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         }
         rows.append(row)
