@@ -4,7 +4,8 @@
 
 The weights are random, in the published layout and full size; nothing else is. Everything of one table comes from one
 run: cfg 1 on one GPU and by *Split Heads over GPUs*, then cfg 2.5, also by *MultiGPU CFG Split*; each after an edit of
-one step, which moves the weights, and without its own first step. `--pretend` takes one GPU, or a CPU, for several: that shows what is computed, not how fast.
+one step, which moves the weights, and without its own first step. `--pretend` takes one GPU, or a CPU, for several:
+that shows what is computed, not how fast.
 """
 
 import argparse
