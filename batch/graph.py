@@ -72,23 +72,44 @@ def fill_in(graph: dict, instruction: str, inputs: dict) -> dict:
     return graph
 
 
-def refuse_unknown(graph: dict, settings, nodes: dict) -> None:
-    """Refuse inputs that nodes do not have: the server would take no notice of them.
+def refuse_wrong(graph: dict, settings, nodes: dict) -> None:
+    """Refuse inputs that nodes do not have, and values of another kind than theirs.
+
+    The server would take no notice of the former, and of the latter what it can: "no" for yes, 1.5 for 1.
 
     Args:
+        graph: filled in.
         settings: as `Class.input` or `#id.input`.
         nodes: what the server says of them.
 
     Raises:
-        JobFailed: names the inputs that there are.
+        JobFailed: names the inputs that there are, or what the value must be.
     """
     for where in settings:
-        node, _, name = where.rpartition(".")
-        kind = graph[node[1:]]["class_type"] if node.startswith("#") else node
+        place, _, name = where.rpartition(".")
+        node = graph[place[1:] if place.startswith("#") else _only(graph, place)]
+        kind, value = node["class_type"], node["inputs"][name]
         groups = nodes.get(kind, {}).get("input", {})
-        names = [each for group in ("required", "optional") for each in groups.get(group, ())]
-        if names and name not in names:
-            raise JobFailed(f"{where}: {kind} has no input {name}; it has {', '.join(names)}.")
+        found = {each: told for group in ("required", "optional") for each, told in groups.get(group, {}).items()}
+        if found and name not in found:
+            raise JobFailed(f"{where}: {kind} has no input {name}; it has {', '.join(found)}.")
+        told = found.get(name, ())
+        fits, must = VALUES.get(told[0] if told and isinstance(told[0], str) else "", (None, ""))
+        if fits is not None and not fits(value):
+            raise JobFailed(f"{where}: must be {must}, got {value}.")
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# By a node's word for the kind of an input: what values it takes, and that in words.
+VALUES = {
+    "INT": (lambda value: _is_number(value) and value == value // 1, "a whole number"),
+    "FLOAT": (_is_number, "a number, with a point as in 1.5"),
+    "BOOLEAN": (lambda value: isinstance(value, int) and value in (0, 1), "true or false"),
+    "STRING": (lambda value: not isinstance(value, (list, dict)), "text"),
+}
 
 
 def saver_of(graph: dict) -> str:

@@ -43,6 +43,7 @@ def read_jobs(path: Path, instruction: str | None) -> list[Job]:
 
     Lists name clips relative to their own folder, in the column `video`; `instruction` may be missing where one is
     given for all; other columns are inputs of nodes, as `LIVEditSampler.seed`, and an empty cell leaves the workflow's.
+    In a folder hidden files are none of the clips: some systems put one beside every file.
 
     Args:
         instruction: of every clip that has none of its own.
@@ -52,12 +53,16 @@ def read_jobs(path: Path, instruction: str | None) -> list[Job]:
     """
     path = Path(path)
     if path.is_dir():
-        clips = sorted(each for each in path.iterdir() if each.suffix.lower() in VIDEOS and each.is_file())
+        clips = sorted(each for each in _shown(path) if _is_clip(each))
         if not clips:
-            raise BatchError(f"{path}: there are no videos in it.")
-        if not instruction:
+            folders = ", ".join(each.name for each in _shown(path) if each.is_dir())
+            raise BatchError(
+                f"{path}: there are no videos in it."
+                + (f" Folders in it are not looked into: {folders}." * bool(folders))
+            )
+        if not _words(instruction):
             raise BatchError(f"{path}: a folder needs an instruction for its clips: --instruction WORDS.")
-        return [Job(clip, instruction, {}) for clip in clips]
+        return [Job(_named_readably(clip, path), _words(instruction), {}) for clip in clips]
     if not path.is_file():
         raise BatchError(f"{path}: there is no such file or folder.")
     read = {".csv": _rows_of_csv, ".jsonl": _rows_of_jsonl}.get(path.suffix.lower())
@@ -68,21 +73,60 @@ def read_jobs(path: Path, instruction: str | None) -> list[Job]:
     except UnicodeDecodeError:
         raise BatchError(f"{path}: must be in UTF-8. Save it as CSV UTF-8.") from None
     if not jobs:
-        raise BatchError(f"{path}: there are no jobs in it.")
+        raise BatchError(
+            f"{path}: there are no jobs in it. The first line of a .csv names the columns: {VIDEO},{INSTRUCTION}."
+        )
     return jobs
+
+
+def left_out(path: Path) -> list[str]:
+    """What of a folder is none of the clips, hidden files left aside."""
+    if not path.is_dir():
+        return []
+    return sorted(f"{each.name}/" if each.is_dir() else each.name for each in _shown(path) if not _is_clip(each))
+
+
+def _shown(folder):
+    return [each for each in folder.iterdir() if not each.name.startswith(".")]
+
+
+def _is_clip(path):
+    return path.suffix.lower() in VIDEOS and path.is_file()
+
+
+def _words(text):
+    return "" if text is None else str(text).strip()
+
+
+def _named_readably(clip, where):
+    try:
+        str(clip).encode()
+    except UnicodeEncodeError:
+        raise BatchError(f"{where}: the name of {str(clip)!r} is not in UTF-8. Rename it.") from None
+    return clip
 
 
 def _rows_of_csv(path):
     with open(path, encoding="utf-8-sig", newline="") as file:
         first = file.readline()
         file.seek(0)
-        rows = csv.DictReader(file, delimiter=";" if first.count(";") > first.count(",") else ",")
-        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+        rows = csv.DictReader(file, delimiter=max(",;\t", key=first.count))
+        rows.fieldnames = [_column(name) for name in rows.fieldnames or ()]
+        for name in rows.fieldnames:
+            if name and rows.fieldnames.count(name) > 1:
+                raise BatchError(f"{path}, line 1: names the column {name} twice.")
         for row in rows:
-            if None in row:
+            if any(row.get(None, ())):
                 raise BatchError(f"{path}, line {rows.line_num}: has more cells than the first line names.")
-            cells = {name: text for name, text in row.items() if text not in (None, "")}
-            yield rows.line_num, {name: value_of(text) if "." in name else text for name, text in cells.items()}
+            cells = {name: text.strip() for name, text in row.items() if name and text and text.strip()}
+            if cells:
+                yield rows.line_num, {name: value_of(text) if "." in name else text for name, text in cells.items()}
+
+
+def _column(name):
+    """The name of a column, in the letters that are used here."""
+    name = name.strip()
+    return name.lower() if name.lower() in (VIDEO, INSTRUCTION) else name
 
 
 def _rows_of_jsonl(path):
@@ -94,7 +138,7 @@ def _rows_of_jsonl(path):
                 raise BatchError(f"{path}, line {line}: is not JSON: {error}.") from None
             if not isinstance(row, dict):
                 raise BatchError(f"{path}, line {line}: must be an object of names and values.")
-            yield line, row
+            yield line, {_column(name): value for name, value in row.items()}
 
 
 def value_of(text):
@@ -111,15 +155,24 @@ def value_of(text):
 
 def _job(row, where, folder, instruction):
     row = dict(row)
-    clip, words = row.pop(VIDEO, None), row.pop(INSTRUCTION, None) or instruction
-    if clip is None:
-        raise BatchError(f"{where}: names no {VIDEO}; its columns are {', '.join(map(str, row)) or 'none'}.")
+    clip, words = row.pop(VIDEO, None), _words(row.pop(INSTRUCTION, None)) or _words(instruction)
+    if not _words(clip):
+        raise BatchError(
+            f"{where}: names no {VIDEO}; its columns are {', '.join(map(str, row)) or 'none'}. The first line of a "
+            f".csv names the columns: {VIDEO},{INSTRUCTION}."
+        )
+    for name in row:
+        if "." not in name:
+            raise BatchError(
+                f"{where}: the column {name} is none of {VIDEO}, {INSTRUCTION} and inputs of nodes, as "
+                "LIVEditSampler.seed. Rename it, or leave it out."
+            )
     if not words:
         raise BatchError(f"{where}: has no {INSTRUCTION}; give one there, or --instruction WORDS for all.")
-    clip = folder / str(clip)
+    clip = folder / Path(_words(clip)).expanduser()
     if not clip.is_file():
-        raise BatchError(f"{where}: there is no file {clip}.")
-    return Job(clip, str(words), row)
+        raise BatchError(f"{where}: there is no file {clip}. Paths count from the list's own folder.")
+    return Job(_named_readably(clip, where), words, row)
 
 
 def name_of(job: Job, key: str) -> str:

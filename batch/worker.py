@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import DiskFull, JobFailed
-from .graph import REPORT, prompt_of, refuse_unknown, saver_of
+from .errors import DiskFull, JobFailed, PromptRefused
+from .graph import REPORT, prompt_of, refuse_wrong, saver_of
 from .server import Server
 
 UNFINISHED = ".part"
@@ -76,14 +76,20 @@ class Worker:
 
     def _run(self, task, on_progress):
         self._server.start()
-        refuse_unknown(task.graph, task.settings, self._server.nodes())
+        refuse_wrong(task.graph, task.settings, self._server.nodes())
         started = time.monotonic()
         clip = Path(task.clip)
+        if clip.stat().st_size == 0:
+            raise JobFailed(f"{clip}: the file is empty. Copy it here once more.")
         there = self._server.input / f"{Path(task.result).name}{clip.suffix}"  # a name that messages may say
         try:
             _link_or_copy(clip, there)
             prompt = prompt_of(task.graph, there.name, task.key)
             outputs = self._server.run(prompt, on_progress, task.silence)
+        except PromptRefused:
+            raise
+        except JobFailed as error:  # of the user's clip, not of its second name here
+            raise JobFailed(str(error).replace(str(there), str(clip)).replace(there.name, clip.name)) from None
         finally:
             with contextlib.suppress(OSError):  # somebody looks at it; it goes with the worker's folder
                 there.unlink(missing_ok=True)

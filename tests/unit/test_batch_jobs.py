@@ -6,8 +6,8 @@ import os
 import pytest
 
 from liveditor.batch.errors import BatchError, JobFailed
-from liveditor.batch.graph import DEFAULT, REPORT, fill_in, instruction_of, prompt_of, read_graph, refuse_unknown
-from liveditor.batch.jobs import Job, key_of, name_of, read_jobs
+from liveditor.batch.graph import DEFAULT, REPORT, fill_in, instruction_of, prompt_of, read_graph, refuse_wrong
+from liveditor.batch.jobs import Job, key_of, left_out, name_of, read_jobs
 from liveditor.batch.server import ComfyUI
 
 
@@ -59,6 +59,44 @@ def test_a_table_as_other_programs_write_it(clips):
         read_jobs(table, None)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Video,INSTRUCTION,LIVEditSampler.seed\nb.mp4,snow,7\n",
+        "video\tinstruction\tLIVEditSampler.seed\nb.mp4\tsnow\t7\n",
+        "video;instruction;LIVEditSampler.seed\n;;\n b.mp4 ; snow ; 7 \n;;\n\n",
+        "video,instruction,LIVEditSampler.seed,,\nb.mp4,snow,7,,\n,,,,\n",
+    ],
+)
+def test_a_table_as_people_write_it(clips, text):
+    (clips / "jobs.csv").write_text(text, encoding="utf-8")
+    assert read_jobs(clips / "jobs.csv", None) == [Job(clips / "b.mp4", "snow", {"LIVEditSampler.seed": 7})]
+
+
+def test_a_path_from_the_user_s_own_folder(clips, monkeypatch):
+    monkeypatch.setenv("HOME", str(clips))
+    monkeypatch.setenv("USERPROFILE", str(clips))
+    (clips / "jobs.csv").write_text("video,instruction\n~/b.mp4,snow\n", encoding="utf-8")
+    assert read_jobs(clips / "jobs.csv", None) == [Job(clips / "b.mp4", "snow", {})]
+
+
+def test_what_of_a_folder_is_none_of_its_clips(clips):
+    (clips / "._b.mp4").write_bytes(b"of a Mac")
+    (clips / "more").mkdir()
+    assert len(read_jobs(clips, "snow")) == 2
+    assert left_out(clips) == ["more/", "notes.txt"] and left_out(clips / "jobs.csv") == []
+    with pytest.raises(BatchError, match="no videos in it. Folders in it are not looked into: clips"):
+        read_jobs(clips.parent, "snow")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names there are always Unicode")
+def test_a_name_that_no_text_can_hold(clips):
+    with open(os.fsencode(clips) + b"/lat\xe9n.mp4", "wb"):
+        pass
+    with pytest.raises(BatchError, match=r"lat.*n\.mp4' is not in UTF-8. Rename it."):
+        read_jobs(clips, "snow")
+
+
 def test_lines_of_json(clips):
     lines = clips / "jobs.jsonl"
     row = {"video": str(clips / "b.mp4"), "instruction": "make it snow", "LIVEditSampler.cfg": 2.0}
@@ -74,6 +112,11 @@ def test_lines_of_json(clips):
         ("jobs.csv", "clip,instruction\nb.mp4,snow\n", "line 2: names no video"),
         ("jobs.csv", "video,instruction\nb.mp4,snow,more\n", "line 2: has more cells"),
         ("jobs.csv", "video,instruction\n", "there are no jobs"),
+        ("jobs.csv", "b.mp4,snow\n", "The first line of a .csv names the columns: video,instruction"),
+        ("jobs.csv", "video,instruction\nb.mp4,  \n", "line 2: has no instruction"),
+        ("jobs.csv", "video,prompt\nb.mp4,snow\n", "line 2: the column prompt is none of video, instruction"),
+        ("jobs.csv", "video,instruction,Instruction\nb.mp4,a,b\n", "line 1: names the column instruction twice"),
+        ("jobs.jsonl", '{"video": "b.mp4", "instruction": "snow", "notes": ""}', "line 1: the column notes is none"),
         ("jobs.jsonl", '{"video": "b.mp4", "instruction": "snow"}\n[1]\n', "line 2: must be an object"),
         ("jobs.jsonl", "{\n", "line 1: is not JSON"),
         ("jobs.txt", "b.mp4", "must be a folder, .csv or .jsonl"),
@@ -86,8 +129,9 @@ def test_what_is_wrong_is_named(clips, name, text, said):
 
 
 def test_folders_that_cannot_be_done(clips, tmp_path):
-    with pytest.raises(BatchError, match="needs an instruction"):
-        read_jobs(clips, None)
+    for words in (None, "", "  "):
+        with pytest.raises(BatchError, match="needs an instruction"):
+            read_jobs(clips, words)
     with pytest.raises(BatchError, match="no videos"):
         read_jobs(tmp_path, "snow")
     with pytest.raises(BatchError, match="no such file or folder"):
@@ -120,12 +164,58 @@ def test_inputs_that_there_are_not(graph, where, said):
         fill_in(graph, "", {where: 1})
 
 
-def test_inputs_that_the_server_does_not_know(graph):
-    nodes = {"LIVEditSampler": {"input": {"required": {"steps": 0}, "optional": {"window": 0}}}}
-    refuse_unknown(graph, ("LIVEditSampler.steps", "#sampler.window", "SomeNode.value"), nodes)
-    for where in ("LIVEditSampler.stps", "#sampler.stps"):
-        with pytest.raises(JobFailed, match="has no input stps; it has steps, window"):
-            refuse_unknown(graph, (where,), nodes)
+NODES = {
+    "LIVEditSampler": {
+        "input": {
+            "required": {"steps": ["INT", {}], "cfg": ["FLOAT", {}], "model": ["MODEL"], "shift": [["a", "b"]]},
+            "optional": {"window": ["COMBO", {"options": ["a"]}], "keep": ["BOOLEAN", {}], "text": ["STRING", {}]},
+        }
+    }
+}
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("steps", 7),
+        ("steps", 7.0),
+        ("cfg", 1),
+        ("cfg", 1.5),
+        ("keep", False),
+        ("text", "no"),
+        ("text", 7),
+        ("shift", 1),
+    ],
+)
+def test_values_of_the_kind_that_a_node_takes(graph, name, value):
+    for where in (f"LIVEditSampler.{name}", f"#sampler.{name}"):
+        graph["sampler"]["inputs"][name] = value
+        refuse_wrong(graph, (where,), NODES)
+
+
+@pytest.mark.parametrize(
+    "name, value, said",
+    [
+        ("stps", 7, "LIVEditSampler has no input stps; it has steps, cfg, model, shift, window, keep, text"),
+        ("steps", 1.5, "must be a whole number, got 1.5"),
+        ("steps", "seven", "must be a whole number, got seven"),
+        ("steps", True, "must be a whole number, got True"),
+        ("cfg", "1,5", "must be a number, with a point as in 1.5, got 1,5"),
+        ("keep", "no", "must be true or false, got no"),
+        ("keep", 2, "must be true or false, got 2"),
+        ("text", ["a"], r"must be text, got \['a'\]"),
+    ],
+)
+def test_values_that_a_node_would_take_for_others(graph, name, value, said):
+    for where in (f"LIVEditSampler.{name}", f"#sampler.{name}"):
+        graph["sampler"]["inputs"][name] = value
+        with pytest.raises(JobFailed, match=f"{where}: {said}"):
+            refuse_wrong(graph, (where,), NODES)
+
+
+def test_a_node_that_the_server_says_nothing_of(graph):
+    graph["other"] = {"class_type": "SomeNode", "inputs": {"value": "x"}}
+    refuse_wrong(graph, ("SomeNode.value",), NODES)
 
 
 def test_the_instruction_is_found_behind_other_nodes(graph):
