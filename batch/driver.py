@@ -68,14 +68,19 @@ class Driver:
         """
         planned, twice = {}, []
         for job in jobs:
-            key = key_of(job, self._graph, self.journal.digest(job.clip), self._models)
+            digest = self.journal.digest(job.clip)
+            key = key_of(job, self._graph, digest, self._models)
             if key in planned:
                 twice.append((job.clip.name, planned[key][1]))
-            planned.setdefault(key, (key, name_of(job, key), job._replace(clip=job.clip.resolve())))
+            planned.setdefault(key, (key, name_of(job, key), job._replace(clip=job.clip.resolve()), digest))
         self.journal.add(planned.values())
         self.keys = set(planned)
+        digests = {str(job.clip): digest for _, _, job, digest in planned.values()}
         for row in self.journal.all():
-            if row["state"] == RUNNING:  # of a driver that ended
+            was, now = row["clip_digest"], digests.get(row["clip"])
+            if row["state"] != DONE and row["key"] not in self.keys and was and now and was != now:
+                self.journal.forget(row["key"])
+            elif row["state"] == RUNNING:  # of a driver that ended
                 self.journal.put_back(row["key"], "begun before; the driver ended")
             elif row["state"] == DONE and row["key"] in self.keys and not self._is_whole(row):
                 self.journal.put_back(row["key"], "its result was gone or changed")
@@ -277,6 +282,8 @@ class _Lock:
                         f"{path}."
                     ) from None
                 path.unlink(missing_ok=True)
+            except OSError as error:
+                raise BatchError(f"{path.parent.parent}: cannot be written to: {error}") from None
 
     def release(self):
         self._path.unlink(missing_ok=True)

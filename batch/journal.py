@@ -4,11 +4,13 @@ A job is `queued`, `running`, `done` or `failed`. A change is one transaction, s
 """
 
 import json
+import os
 import sqlite3
 import threading
 import time
 from pathlib import Path
 
+from .errors import BatchError
 from .jobs import digest_of_file
 
 FILE = "journal.sqlite"
@@ -18,7 +20,7 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
     key TEXT PRIMARY KEY, number INTEGER, name TEXT, clip TEXT, instruction TEXT, inputs TEXT, state TEXT,
     attempts INTEGER DEFAULT 0, deaths INTEGER DEFAULT 0, message TEXT DEFAULT '', report TEXT DEFAULT '',
-    worker TEXT DEFAULT '', result TEXT DEFAULT '', size INTEGER, seconds REAL, ended REAL
+    worker TEXT DEFAULT '', result TEXT DEFAULT '', size INTEGER, seconds REAL, ended REAL, clip_digest TEXT DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS by_state ON jobs (state, number);
 CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, written INTEGER, digest TEXT);
@@ -30,27 +32,49 @@ class Journal:
 
     Args:
         folder: where it lies.
+        to_read: nothing will be changed: it may lie on a disk that cannot be written to.
+
+    Raises:
+        BatchError: it cannot be read, or written to.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, to_read: bool = False):
         self._lock = threading.RLock()
-        self._database = sqlite3.connect(folder / FILE, check_same_thread=False, timeout=30)
+        try:
+            self._open(folder / FILE, to_read)
+        except sqlite3.DatabaseError as error:
+            raise BatchError(
+                f"{folder / FILE}: the journal of the batch cannot be used: {error}. If the disk can be written to, it "
+                f"is damaged: delete {folder}. Results stay where they are; all jobs are done anew."
+            ) from None
+
+    def _open(self, file, to_read):
+        # A disk that cannot be written to has no room for what SQLite keeps beside a journal that is in use.
+        how = "?immutable=1" if to_read and not os.access(file.parent, os.W_OK) else ""
+        self._database = sqlite3.connect(file.resolve().as_uri() + how, uri=True, check_same_thread=False, timeout=30)
         self._database.row_factory = sqlite3.Row
+        if to_read:
+            self._database.execute("SELECT count(*) FROM jobs")
+            return
         with self._database:
             self._database.execute("PRAGMA journal_mode=WAL")
             # The last changes may be lost with the power, not with a process: such a job is done again.
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(TABLES)
+            if "clip_digest" not in (row["name"] for row in self._database.execute("PRAGMA table_info(jobs)")):
+                self._database.execute("ALTER TABLE jobs ADD COLUMN clip_digest TEXT DEFAULT ''")  # of before 2026-12
 
     def add(self, jobs):
-        """Jobs as (key, name, Job), each once; of those that are known only the order may change."""
+        """Jobs as (key, name, Job, digest of its clip), each once; known ones change their order and clip alone."""
         with self._lock, self._database:
             self._database.executemany(
-                "INSERT INTO jobs (key, number, name, clip, instruction, inputs, state) VALUES (?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (key) DO UPDATE SET number = excluded.number, clip = excluded.clip",
+                "INSERT INTO jobs (key, number, name, clip, instruction, inputs, state, clip_digest) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET number = excluded.number, clip = excluded.clip, "
+                "clip_digest = excluded.clip_digest",
                 [
-                    (key, number, name, str(job.clip), job.instruction, json.dumps(job.inputs), QUEUED)
-                    for number, (key, name, job) in enumerate(jobs)
+                    (key, number, name, str(job.clip), job.instruction, json.dumps(job.inputs), QUEUED, digest)
+                    for number, (key, name, job, digest) in enumerate(jobs)
                 ],
             )
 
@@ -91,6 +115,11 @@ class Journal:
         """Queue a failed job once more, as if it had never been tried."""
         with self._lock, self._database:
             self._set(key, state=QUEUED, deaths=0, message="")
+
+    def forget(self, key):
+        """A job that cannot come again: its clip is another one now."""
+        with self._lock, self._database:
+            self._database.execute("DELETE FROM jobs WHERE key = ?", (key,))
 
     def all(self):
         """Every job, in order, as dicts."""

@@ -1,7 +1,9 @@
 """Pairs of clips on a disk: those of a batch, of a list, of folders, and of benchmarks that the user brings."""
 
+import contextlib
 import csv
 import json
+import os
 import re
 import sqlite3
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import NamedTuple
 
 from ..footage.errors import FootageError
 from ..footage.frame_folder import PICTURES, pictures_in
+from .model_files import hashed
 
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif", ".wmv"}
 BEFORE = ("before", "source", "input", "original", "video1")
@@ -86,18 +89,43 @@ def _needed(edits, path):
 
 
 def _of_batch(path):
-    database = sqlite3.connect(f"{(path / JOURNAL).resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        rows = database.execute("SELECT name, clip, result, instruction, state FROM jobs ORDER BY number").fetchall()
-    finally:
-        database.close()
-    done = [row for row in rows if row[4] == "done" and (path / row[2]).is_file() and Path(row[1]).is_file()]
-    notes = [f"{len(rows) - len(done)} of {len(rows)} jobs are not done, or their clips are gone"]
-    pairs = [
-        PairFiles(name, Path(clip), path / result, target=words, of_part=True) for name, clip, result, words, _ in done
-    ]
-    notes = notes if len(done) < len(rows) else []
+    rows, known = _journal(path / JOURNAL)
+    pairs, missing, changed = [], 0, 0
+    for row in rows:
+        clip, result = Path(row["clip"]), path / row["result"]
+        if row["state"] != "done" or not result.is_file() or not clip.is_file():
+            missing += 1
+        elif not _is_as_edited(clip, row.get("clip_digest"), known):
+            changed += 1
+        else:
+            pairs.append(PairFiles(row["name"], clip, result, target=row["instruction"], of_part=True))
+    notes = [f"{missing} of {len(rows)} jobs are not done, or their clips are gone"] if missing else []
+    notes += [f"{changed} of {len(rows)} clips are no longer those that were edited"] if changed else []
     return Found(pairs, "a batch; its instructions are the target texts", notes)
+
+
+def _journal(file):
+    """Jobs of a batch, and what is known of clips: size, time and SHA-256 by path."""
+    # A disk that cannot be written to has no room for what SQLite keeps beside a journal that is in use.
+    how = "mode=ro" if os.access(file.parent, os.W_OK) else "immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.resolve().as_uri()}?{how}", uri=True)) as database:
+            database.row_factory = sqlite3.Row
+            rows = [dict(row) for row in database.execute("SELECT * FROM jobs ORDER BY number")]
+            digests = database.execute("SELECT path, size, written, digest FROM digests").fetchall()
+    except sqlite3.DatabaseError as error:
+        raise FootageError(f"{file}: the journal of the batch cannot be read: {error}.") from None
+    return rows, {path: rest for path, *rest in digests}
+
+
+def _is_as_edited(clip, digest, known):
+    """Whether a clip is still the one that was edited; taken for it where the journal does not say."""
+    if not digest:
+        return True
+    clip = clip.resolve()
+    stat = clip.stat()
+    *of, last = known.get(str(clip), (None, None, None))
+    return digest == (last if of == [stat.st_size, stat.st_mtime_ns] else hashed("", "", str(clip)).sha256)
 
 
 def _of_list(path):

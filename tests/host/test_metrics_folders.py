@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import sqlite3
 from fractions import Fraction
 
 import av
@@ -13,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from liveditor.batch.jobs import Job
+from liveditor.batch.journal import Journal
 from liveditor.liveditor_core.footage.errors import FootageError
 from liveditor.liveditor_core.footage.frame_folder import FrameFolder
 from liveditor.liveditor_core.metrics import over_folders
@@ -123,19 +124,43 @@ def test_a_list(tmp_path, kind):
         find_pairs(tmp_path / "gone.csv")
 
 
-def test_a_batch(tmp_path):
+@pytest.fixture
+def batch(tmp_path):
+    """One job that is done, one that failed."""
     clip(tmp_path / "clips" / "a.mp4"), clip(tmp_path / "out" / "a--snow.mp4")
     (tmp_path / "out" / ".batch").mkdir()
-    with sqlite3.connect(tmp_path / "out" / ".batch" / "journal.sqlite") as database:
-        database.execute("CREATE TABLE jobs (number INTEGER, name, clip, result, instruction, state)")
-        source = str(tmp_path / "clips" / "a.mp4")
-        for i, state in enumerate(("done", "failed")):
-            database.execute(
-                "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (i, f"a--snow{i}", source, "a--snow.mp4", "snow", state)
-            )
+    source = tmp_path / "clips" / "a.mp4"
+    journal = Journal(tmp_path / "out" / ".batch")
+    digest = journal.digest(source)
+    journal.add([(f"key{i}", f"a--snow{i}", Job(source, "snow", {}), digest) for i in range(2)])
+    journal.done("key0", "a--snow.mp4", 1, 1.0, "")
+    journal.failed("key1", "no picture")
+    yield journal
+    journal.close()
+
+
+def test_a_batch(batch, tmp_path):
     found = find_pairs(tmp_path / "out")
     assert names(found) == ["a--snow0"] and found.pairs[0].target == "snow"
     assert found.notes == ["1 of 2 jobs are not done, or their clips are gone"]
+
+
+def test_clips_of_a_batch_that_others_took_the_place_of(batch, tmp_path):
+    source = tmp_path / "clips" / "a.mp4"
+    os.utime(source, (0, 0))  # copied back from somewhere
+    assert names(find_pairs(tmp_path / "out")) == ["a--snow0"]
+    clip(source, seed=1)
+    for _ in range(2):
+        with pytest.raises(FootageError, match="1 of 2 clips are no longer those that were edited"):
+            find_pairs(tmp_path / "out")
+        batch.digest(source)  # as a batch of later does
+
+
+def test_a_batch_whose_journal_is_damaged(tmp_path):
+    (tmp_path / "out" / ".batch").mkdir(parents=True)
+    (tmp_path / "out" / ".batch" / "journal.sqlite").write_bytes(b"no database at all")
+    with pytest.raises(FootageError, match="the journal of the batch cannot be read"):
+        find_pairs(tmp_path / "out")
 
 
 def test_editverse(tmp_path):

@@ -82,13 +82,13 @@ def batch(tmp_path):
         while opened:
             opened.pop().close()
 
-    def batch(names="abc", left_free=0):
+    def batch(names="abc", left_free=0, contents={}):  # noqa: B006
         end()
         clips = tmp_path / "clips"
         clips.mkdir(exist_ok=True)
         jobs = []
         for name in names:
-            (clips / f"{name}.mp4").write_text(name)
+            (clips / f"{name}.mp4").write_text(contents.get(name, name))
             jobs.append(Job(clips / f"{name}.mp4", "snow", {}))
         made = Driver(tmp_path / "out", read_graph(DEFAULT), [], left_free=left_free, silence=60, see=Silent())
         opened.append(made)
@@ -132,6 +132,15 @@ def test_a_failed_job_is_reported_and_the_others_are_done(batch):
     worker = Pretender()
     batch().run([worker])
     assert worker.ran == [], "it would fail again"
+
+
+def test_a_failed_job_goes_when_its_clip_is_another_one(batch):
+    driver = batch()
+    driver.run([Pretender(answers={"b": JobFailed("LoadVideo: no video")})])
+    driver = batch(contents={"b": "a good clip", "c": "another clip"})
+    assert driver.run([Pretender()]) == ""
+    rows = [(row["name"].partition("--")[0], row["state"]) for row in driver.journal.all()]
+    assert sorted(rows) == [("a", DONE), ("b", DONE), ("c", DONE), ("c", DONE)], "what is done stays"
 
 
 @pytest.mark.parametrize("error", [ServerDied, WorkerDied])
