@@ -11,8 +11,7 @@
     python tasks.py python SCRIPT    run a script in that environment, with ComfyUI importable
 
 A private environment is made under .liveditor/ (LIVEDITOR_HOME moves it) and used again by later runs. It is not
-needed to
-use the pack in your own ComfyUI: clone or unpack the pack into custom_nodes there.
+needed to use the pack in your own ComfyUI: clone or unpack the pack into custom_nodes there.
 """
 
 import argparse
@@ -303,9 +302,11 @@ def batch(arguments):
     """The pack's batch, in this environment's ComfyUI."""
     set_up()
     place = [] if arguments[:1] in (["status"], ["retry"]) else ["--comfyui", COMFYUI, "--base", RUN]
-    process = subprocess.Popen(
-        [PYTHON, "-s", "-m", "batch", *arguments, *map(str, place)], env=environment() | {"PYTHONPATH": str(ROOT)}
-    )
+    command = [PYTHON, "-s", "-m", "batch", *arguments, *map(str, place)]
+    variables = environment() | {"PYTHONPATH": str(ROOT)}
+    if os.name != "nt":  # it takes this process's place, so that who ends this one ends the batch
+        os.execve(PYTHON, list(map(str, command)), variables)
+    process = subprocess.Popen(command, env=variables)
     while True:
         try:
             return process.wait()

@@ -24,7 +24,7 @@ except ImportError as error:
 from .driver import WORK, Driver, is_driven, work_folder
 from .errors import BatchError, ServerDidNotStart
 from .graph import DEFAULT, ROOT, read_graph
-from .jobs import read_jobs, value_of
+from .jobs import left_out, read_jobs, value_of
 from .journal import DONE, FAILED, FILE, QUEUED, RUNNING, Journal
 from .local_pool import LocalWorker
 from .page import FILE as PAGE
@@ -44,6 +44,7 @@ DESCRIPTION = """Edit many clips: a folder or a list of jobs in, a folder of edi
 Start the same again after whatever happened: what is done is skipped, what was begun goes on. edits/index.html shows
 all of it."""
 RUN = "run.json"  # in the work folder: the last command line
+NAMED = 5  # of the files that are left out
 ALL_DONE, SOME_FAILED, WRONG, ENDED_EARLY = 0, 1, 2, 3
 
 
@@ -153,6 +154,9 @@ def edit(arguments, out=None, again=None):
         (work / RUN).write_text(json.dumps({"folder": os.getcwd(), "arguments": arguments}), encoding="utf-8")
         for clip, name in twice:
             bars.say(f"{clip}: the same as {name}, and done once")
+        if others := left_out(options.jobs):
+            more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+            bars.say(f"{options.jobs}: left out, as they are no videos: {', '.join(others[:NAMED])}{more}")
         why = driver.run(workers)
         counts = driver.journal.counts(driver.keys)
     finally:
@@ -209,16 +213,20 @@ def _ray_workers(options, comfyui, work):
 
 def status(out):
     """Jobs by state, those at work and the failed ones with what they say."""
-    journal = _journal(out)
+    journal = _journal(out, to_read=True)
     rows = journal.all()
-    print(f"{_in_words(journal.counts())}.")
+    journal.close()
+    gone = [row for row in rows if row["state"] == DONE and not (out / row["result"]).is_file()]
+    counts = {state: sum(row["state"] == state for row in rows) for state in (QUEUED, RUNNING, DONE, FAILED)}
+    print(f"{_in_words(counts | {DONE: counts[DONE] - len(gone)})}.")
+    for row in gone:
+        print(f"gone: {row['result']} was done and is not there; start its list again to make it anew")
     for row in rows:
         if row["state"] == FAILED:
             print(f"failed: {row['name']} {row['message']}")
         elif row["state"] == RUNNING:
             print(f"running: {row['name']} {row['worker'] if is_driven(out) else 'was begun; start again to go on'}")
-    journal.close()
-    return SOME_FAILED if any(row["state"] == FAILED for row in rows) else ALL_DONE
+    return SOME_FAILED if counts[FAILED] or gone else ALL_DONE
 
 
 def retry(out, names):
@@ -246,10 +254,10 @@ def _queue_failed(driver, names):
             print(f"{name} is not among the jobs of the last run: start that list again", file=sys.stderr)
 
 
-def _journal(out):
+def _journal(out, to_read=False):
     if not (out / WORK / FILE).is_file():
         raise BatchError(f"{out}: no batch has run here.")
-    return Journal(out / WORK)
+    return Journal(out / WORK, to_read)
 
 
 def _object_info(comfyui, work):
@@ -271,9 +279,20 @@ def _in_words(counts):
     )
 
 
+def _go_on_without(terminals):
+    """End as by ^C when the terminal is closed, which nothing can be written to from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in terminals:
+        os.dup2(nowhere, number)
+    raise KeyboardInterrupt
+
+
 def main(arguments):
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have it ignored, as of what it starts with &
         signal.signal(number, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        terminals = [number for number in (1, 2) if os.isatty(number)]
+        signal.signal(signal.SIGHUP, lambda *_: _go_on_without(terminals))
     try:
         if arguments in (["status"], ["retry"]):
             raise BatchError(f"{arguments[0]}: of which output folder?")

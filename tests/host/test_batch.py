@@ -31,7 +31,8 @@ from batches import (
 )
 from PIL import Image
 
-from liveditor.batch.journal import DONE, FAILED, QUEUED, RUNNING
+from liveditor.batch.driver import WORK
+from liveditor.batch.journal import DONE, FAILED, FILE, QUEUED, RUNNING
 
 
 @pytest.fixture
@@ -112,6 +113,34 @@ def test_interrupted_it_saves_and_goes_on(folder):
     assert any("went on at step" in row["report"] for row in assert_all_done_once(folder))
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals do not end programs here")
+def test_its_terminal_closed_it_saves_and_goes_on(folder):
+    import fcntl
+    import pty
+    import termios
+
+    for clip in sorted((folder / "clips").iterdir())[1:]:
+        clip.unlink()
+    write_jobs(folder, LONG)
+    ours, its = pty.openpty()
+    process = start(
+        folder,
+        workers=1,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(its)
+    wait_for(lambda: at_work(folder, workers=1))
+    os.close(ours)
+    assert process.wait(60) == 3
+    assert {row["state"] for row in rows_of(folder)} == {QUEUED} and no_server_is_left(folder)
+    finish(start(folder, workers=1))
+    assert any("went on at step" in row["report"] for row in assert_all_done_once(folder))
+
+
 def test_clips_that_cannot_be_read_are_reported_and_may_be_tried_again(folder):
     clips = sorted((folder / "clips").iterdir())
     for clip in clips[3:]:
@@ -122,7 +151,7 @@ def test_clips_that_cannot_be_read_are_reported_and_may_be_tried_again(folder):
     said = finish(start(folder, workers=1), 1)
     assert "2 done, 1 failed" in said
     (bad,) = [row for row in rows_of(folder) if row["state"] == FAILED]
-    assert bad["clip"] == str(clips[1]) and bad["message"]
+    assert bad["clip"] == str(clips[1]) and clips[1].name in bad["message"] and WORK not in bad["message"]
     command = [sys.executable, "-s", "-m", "batch"]
     status = subprocess.run([*command, "status", folder / "out"], cwd=host.PACK, capture_output=True, text=True)
     assert status.returncode == 1 and f"failed: {bad['name']}" in status.stdout
@@ -133,7 +162,10 @@ def test_clips_that_cannot_be_read_are_reported_and_may_be_tried_again(folder):
     assert retried.returncode == 1 and rows_of(folder)[1]["attempts"] == 2
     clips[1].write_bytes(whole)
     finish(start(folder, workers=1))
-    assert [row["state"] for row in rows_of(folder) if row["clip"] == str(clips[1])].count(DONE) == 1
+    (good,) = [row for row in rows_of(folder) if row["clip"] == str(clips[1]) and row["state"] == DONE]
+    (folder / "out" / good["result"]).unlink()
+    status = subprocess.run([*command, "status", folder / "out"], cwd=host.PACK, capture_output=True, text=True)
+    assert status.returncode == 1 and f"gone: {good['result']}" in status.stdout and "2 done" in status.stdout
 
 
 def test_missing_weights_are_said_once(folder):
@@ -163,9 +195,12 @@ def test_a_workflow_of_the_canvas_and_settings_for_all(folder):
         (["clips", "--instruction", "snow", "--out", "clips"], "results would come among the clips"),
         (["jobs.jsonl", "--out", "clips/clip00.mp4", "--comfyui", host.COMFYUI], "cannot be made"),
         (["status"], "of which output folder"),
+        (["status", "damaged"], "the journal of the batch cannot be used"),
     ],
 )
 def test_what_it_cannot_do_is_said_at_once(folder, arguments, said):
+    (folder / "damaged" / WORK).mkdir(parents=True)
+    (folder / "damaged" / WORK / FILE).write_bytes(b"no database at all")
     out = [] if arguments[0] == "status" or "--out" in arguments else ["--out", "out"]
     run = subprocess.run(
         [sys.executable, "-s", "-m", "batch", *arguments, *out],

@@ -66,14 +66,17 @@ def write_jobs(folder, steps, latents=True):
     (folder / "jobs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
 
-def start(folder, *more, workers=2):
-    """The batch in a process of its own."""
+def start(folder, *more, workers=2, **how):
+    """The batch in a process of its own.
+
+    Args:
+        how: of its process.
+    """
     command = [sys.executable, "-s", "-m", "batch", folder / "jobs.jsonl", "--out", folder / "out"]
     command += ["--workflow", folder / "workflow.json", "--comfyui", host.COMFYUI, "--base", host.RUN]
     command += ["--workers", workers, "--leave-free", 0.01, *more]
-    return subprocess.Popen(
-        list(map(str, command)), cwd=host.PACK, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | how
+    return subprocess.Popen(list(map(str, command)), cwd=host.PACK, **how)
 
 
 def finish(process, code=0):
