@@ -129,6 +129,8 @@ def edit(arguments, out=None, again=None):
     jobs = [job._replace(inputs=settings | job.inputs) for job in jobs]
     if not (options.comfyui / "main.py").is_file():
         raise BatchError(f"{options.comfyui}: there is no ComfyUI. Say where it is: --comfyui FOLDER.")
+    if options.workers is not None and options.workers < 1:
+        raise BatchError(f"--workers {options.workers}: must be at least 1.")
     if options.ray_send and not options.ray:
         raise BatchError("--ray-send: needs a cluster. Say which: --ray ADDRESS.")
     work = work_folder(options.out)

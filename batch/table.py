@@ -25,9 +25,9 @@ FROM_REPORT = {"seconds_per_step": r"time: ([\d.]+) s per step", "peak_gib": r"m
 
 
 def write_table(out: Path, rows):
-    """Beside, and renamed: whoever reads it finds it whole."""
+    """Beside, and renamed: whoever reads it finds it whole. Excel takes it for UTF-8 by its first bytes."""
     beside = out / f"{FILE}.tmp"
-    with open(beside, "w", encoding="utf-8", newline="") as file:
+    with open(beside, "w", encoding="utf-8-sig", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in rows:

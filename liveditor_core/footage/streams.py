@@ -12,7 +12,7 @@ def refusal(name, reason):
     """The error for what cannot be read."""
     return FootageError(
         f"{name}: must be a video that FFmpeg can read, with a picture ({reason}). Choose another file or convert it "
-        "to mp4."
+        "to mp4; copy it here once more if the copy was cut off."
     )
 
 

@@ -194,6 +194,7 @@ def test_a_workflow_of_the_canvas_and_settings_for_all(folder):
         (["jobs.jsonl", "--set", "LIVEditSampler.seed"], "must be NODE.INPUT=VALUE"),
         (["clips", "--instruction", "snow", "--out", "clips"], "results would come among the clips"),
         (["jobs.jsonl", "--out", "clips/clip00.mp4", "--comfyui", host.COMFYUI], "cannot be made"),
+        (["jobs.jsonl", "--workers", "0", "--comfyui", host.COMFYUI], "must be at least 1"),
         (["status"], "of which output folder"),
         (["status", "damaged"], "the journal of the batch cannot be used"),
     ],
