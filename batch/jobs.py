@@ -169,7 +169,8 @@ def _job(row, where, folder, instruction):
             )
     if not words:
         raise BatchError(f"{where}: has no {INSTRUCTION}; give one there, or --instruction WORDS for all.")
-    clip = folder / Path(_words(clip)).expanduser()
+    clip = Path(_words(clip))
+    clip = folder / (clip.expanduser() if clip.parts[0] == "~" else clip)  # "~draft.mp4" is a name like any other
     if not clip.is_file():
         raise BatchError(f"{where}: there is no file {clip}. Paths count from the list's own folder.")
     return Job(_named_readably(clip, where), words, row)

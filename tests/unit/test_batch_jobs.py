@@ -78,6 +78,9 @@ def test_a_path_from_the_user_s_own_folder(clips, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(clips))
     (clips / "jobs.csv").write_text("video,instruction\n~/b.mp4,snow\n", encoding="utf-8")
     assert read_jobs(clips / "jobs.csv", None) == [Job(clips / "b.mp4", "snow", {})]
+    (clips / "~b.mp4").write_bytes(b"a draft")
+    (clips / "jobs.csv").write_text("video,instruction\n~b.mp4,snow\n", encoding="utf-8")
+    assert read_jobs(clips / "jobs.csv", None) == [Job(clips / "~b.mp4", "snow", {})]
 
 
 def test_what_of_a_folder_is_none_of_its_clips(clips):
