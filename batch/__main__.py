@@ -283,6 +283,7 @@ def _in_words(counts):
 
 def _go_on_without(terminals):
     """End as by ^C when the terminal is closed, which nothing can be written to from now on."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it may come twice, to the session's first process and to its group
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in terminals:
         os.dup2(nowhere, number)

@@ -106,15 +106,17 @@ class LocalWorker:
     def _start(self):
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, *self._how), name=self.name, daemon=True)
-        # A process gets what signals are held back where it is started: ^C is for the driver, from its first moment on.
+        process = context.Process(target=_work, args=(theirs, *self._how), name=self.name, daemon=True)
+        # A process gets what signals are held back where it is started: ^C and a closed terminal are for the driver,
+        # from its first moment on.
         mask = getattr(signal, "pthread_sigmask", None)
-        before = mask and mask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = mask and mask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
-            self._process.start()
+            process.start()
         finally:
             if mask:
                 mask(signal.SIG_SETMASK, before)
+        self._process = process  # now: one that was not started cannot be waited for, as `close` may want to
         theirs.close()
 
 

@@ -1,5 +1,6 @@
 """How far a batch is, in the terminal: a bar for the jobs and one for every worker."""
 
+import contextlib
 import sys
 import threading
 
@@ -28,7 +29,7 @@ class Bars:
 
     def step(self, worker: str, name: str, done: int, of: int):
         """A worker has done so many steps of a job."""
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             bar = self._bars[worker]
             if bar.total != of or done < bar.n:
                 bar.reset(of)
@@ -38,8 +39,9 @@ class Bars:
     def end(self, worker: str, name: str, message: str, ended: bool):
         """A worker has let go of a job: it is done, or the message says what happened; it may come back."""
         with self._lock:
-            self._jobs.update(ended)
             self._ended += ended
+            with contextlib.suppress(OSError):
+                self._jobs.update(ended)
             if message or self._quiet:
                 self._print(f"[{self._ended}/{self._of}] {worker} {name}: {message or 'done'}")
 
@@ -50,10 +52,12 @@ class Bars:
     def close(self):
         for bar in (self._jobs, *self._bars.values()):
             if bar is not None:
-                bar.close()
+                with contextlib.suppress(OSError):
+                    bar.close()
 
     def _print(self, line):
-        if self._quiet:
-            print(line, file=sys.stderr, flush=True)
-        else:
-            tqdm.write(line, file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal was closed
+            if self._quiet:
+                print(line, file=sys.stderr, flush=True)
+            else:
+                tqdm.write(line, file=sys.stderr)

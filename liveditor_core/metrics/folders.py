@@ -92,13 +92,13 @@ def _of_batch(path):
     rows, known = _journal(path / JOURNAL)
     pairs, missing, changed = [], 0, 0
     for row in rows:
-        clip, result = Path(row["clip"]), path / row["result"]
-        if row["state"] != "done" or not result.is_file() or not clip.is_file():
+        before, after = Path(row["clip"]), path / row["result"]
+        if row["state"] != "done" or not after.is_file() or not before.is_file():
             missing += 1
-        elif not _is_as_edited(clip, row.get("clip_digest"), known):
+        elif not _is_as_edited(before, row.get("clip_digest"), known):
             changed += 1
         else:
-            pairs.append(PairFiles(row["name"], clip, result, target=row["instruction"], of_part=True))
+            pairs.append(PairFiles(row["name"], before, after, target=row["instruction"], of_part=True))
     notes = [f"{missing} of {len(rows)} jobs are not done, or their clips are gone"] if missing else []
     notes += [f"{changed} of {len(rows)} clips are no longer those that were edited"] if changed else []
     return Found(pairs, "a batch; its instructions are the target texts", notes)
@@ -118,14 +118,14 @@ def _journal(file):
     return rows, {path: rest for path, *rest in digests}
 
 
-def _is_as_edited(clip, digest, known):
+def _is_as_edited(before, digest, known):
     """Whether a clip is still the one that was edited; taken for it where the journal does not say."""
     if not digest:
         return True
-    clip = clip.resolve()
-    stat = clip.stat()
-    *of, last = known.get(str(clip), (None, None, None))
-    return digest == (last if of == [stat.st_size, stat.st_mtime_ns] else hashed("", "", str(clip)).sha256)
+    before = before.resolve()
+    stat = before.stat()
+    *of, last = known.get(str(before), (None, None, None))
+    return digest == (last if of == [stat.st_size, stat.st_mtime_ns] else hashed("", "", str(before)).sha256)
 
 
 def _of_list(path):
