@@ -61,6 +61,8 @@ class LIVEditorModel(WanModel):
         freqs = self.rope_encode(t, h, w, device=x.device, dtype=torch.float32, transformer_options=transformer_options)
         freqs = torch.cat([freqs, freqs], dim=1)
         group = group_of_call(transformer_options, x)
+        if group is not None and freqs.shape[1] // 2 < len(group.devices):
+            group = None  # there is not a token for each
         if group is None or not self._is_private(transformer_options, timestep) or is_watched(transformer_options):
             out = self.forward_orig(
                 x, timestep, context, freqs=freqs, transformer_options=transformer_options, source=source

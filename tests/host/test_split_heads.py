@@ -40,7 +40,7 @@ def devices(monkeypatch):
 
 @pytest.fixture
 def run(latent):
-    def run(model, cfg=1.0, **options):
+    def run(model, cfg=1.0, latent=latent, **options):
         texts = [[[each, {}]] for each in torch.randn(2, 1, 77, 4096, generator=torch.Generator().manual_seed(2))]
         settings = {"seed": 7, "steps": STEPS, "cfg": cfg, "shift": 6.0} | options
         out, report = edit(model, texts[0], texts[1], source_video(latent), **settings)
@@ -129,6 +129,15 @@ def test_what_wants_to_see_all_heads_gets_them_on_one_gpu(run, tiny_model, devic
     got, report = run(model)
     assert torch.equal(got, wanted) and {each[1] for each in heads} == {2}
     assert "each prompt on one of them, since another node patches or records the model" in report
+
+
+def test_a_picture_with_fewer_tokens_than_gpus(run, tiny_model, devices, heads, latent):
+    small = latent[:, :, :1, :2, :2]
+    wanted, _ = run(tiny_model, latent=small)
+    heads.clear()
+    devices(2)
+    got, _ = run(SplitHeads.execute(tiny_model, 2).result[0], latent=small)
+    assert torch.equal(got, wanted) and {each[1:] for each in heads} == {(2, 2)}
 
 
 def test_on_one_gpu_it_changes_nothing(run, tiny_model, devices):
