@@ -167,11 +167,11 @@ def edit(arguments, out=None, again=None):
             worker.close()
         driver.close()
         left = cluster is None or cluster.leave()
-    print(f"{_in_words(counts)}. {(options.out / 'index.html').resolve()}")
+    _say(f"{_in_words(counts)}. {(options.out / 'index.html').resolve()}", sys.stdout)
     if counts[FAILED]:
-        print(f"failed ones are tried again by: retry {options.out}")
+        _say(f"failed ones are tried again by: retry {options.out}", sys.stdout)
     if why:
-        print(why, file=sys.stderr)
+        _say(why, sys.stderr)
     code = ENDED_EARLY if why else SOME_FAILED if counts[FAILED] else ALL_DONE
     if not left:  # Ray waits at a Python's end for what does not answer
         sys.stdout.flush()
@@ -281,13 +281,25 @@ def _in_words(counts):
     )
 
 
-def _go_on_without(terminals):
-    """End as by ^C when the terminal is closed, which nothing can be written to from now on."""
+def _hung_up(terminals):
+    """End as by ^C when the terminal is closed."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it may come twice, to the session's first process and to its group
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for number in terminals:
-        os.dup2(nowhere, number)
+    _write_nowhere(terminals)
     raise KeyboardInterrupt
+
+
+def _write_nowhere(numbers):
+    """Nothing can be written to a terminal that was closed."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in numbers:
+        os.dup2(nowhere, number)
+
+
+def _say(text, file):
+    try:
+        print(text, file=file, flush=True)
+    except OSError:  # the terminal was closed, and this went on: it was told not to hear of that
+        _write_nowhere((1, 2))
 
 
 def main(arguments):
@@ -295,7 +307,7 @@ def main(arguments):
         signal.signal(number, signal.default_int_handler)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
         terminals = [number for number in (1, 2) if os.isatty(number)]
-        signal.signal(signal.SIGHUP, lambda *_: _go_on_without(terminals))
+        signal.signal(signal.SIGHUP, lambda *_: _hung_up(terminals))
     try:
         if arguments in (["status"], ["retry"]):
             raise BatchError(f"{arguments[0]}: of which output folder?")

@@ -114,7 +114,9 @@ def test_interrupted_it_saves_and_goes_on(folder):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals do not end programs here")
-def test_its_terminal_closed_it_saves_and_goes_on(folder):
+@pytest.mark.parametrize("heard", [True, False])
+def test_its_terminal_closed_it_saves_and_goes_on(folder, heard):
+    """Where it is told not to hear of that, as by nohup, it goes on to its end."""
     import fcntl
     import pty
     import termios
@@ -123,6 +125,11 @@ def test_its_terminal_closed_it_saves_and_goes_on(folder):
         clip.unlink()
     write_jobs(folder, LONG)
     ours, its = pty.openpty()
+
+    def take_the_terminal():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL if heard else signal.SIG_IGN)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
     process = start(
         folder,
         workers=1,
@@ -130,11 +137,15 @@ def test_its_terminal_closed_it_saves_and_goes_on(folder):
         stdout=its,
         stderr=its,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=take_the_terminal,
     )
     os.close(its)
     wait_for(lambda: at_work(folder, workers=1))
     os.close(ours)
+    if not heard:
+        assert process.wait(120) == 0
+        assert_all_done_once(folder)
+        return
     assert process.wait(60) == 3
     assert {row["state"] for row in rows_of(folder)} == {QUEUED} and no_server_is_left(folder)
     finish(start(folder, workers=1))
