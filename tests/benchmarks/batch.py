@@ -95,7 +95,9 @@ def main():
         row = run(make_jobs(options.folder / "clips", options.edits, size, 1000 * workers), workers, options, graph)
         first = first or row
         times = {
-            f"{name} times": round(first[f"{name} s"] / row[f"{name} s"], 2) for name in ("whole", "edits", "loaded")
+            f"{name} times": round(first[f"{name} s"] / row[f"{name} s"], 2)
+            for name in ("whole", "edits", "loaded")
+            if first[f"{name} s"] and row[f"{name} s"]  # there is none loaded where a worker has done but one
         }
         card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
         print({"GPU": card, "size": options.size, "steps": options.steps} | row | times, flush=True)
