@@ -87,7 +87,8 @@ class Part:
         self._others = [rank for rank in range(seat.parties) if rank != seat.rank]
         self._device = device if device.type == "cuda" else None
         self._within, self._between = _streams_of(self._device, 2)  # copies on this GPU, and to it
-        self._theirs = {}  # streams of other GPUs for copies to this one
+        # Streams of the GPUs that bring something, for copies to this one. One GPU may sit in several seats.
+        self._theirs = {} if self._device is None else {self._between.device: self._between}
         self._answers, self._rooms = [], None  # of heads, on their way; where those of all heads are to be
 
     @property
