@@ -54,6 +54,12 @@ class Group(NamedTuple):
                 raise
 
         others = range(1, parties)
+        # A thread that could not take its GPU answers with that at once, without a call: nobody shall wait for it.
+        for rank in others:
+            self.pool.submit(self.devices[rank], bool)
+        for _, failure in [self.pool.get_result(self.devices[rank]) for rank in others]:
+            if failure is not None:
+                raise failure
         for rank in others:
             self.pool.submit(self.devices[rank], on, rank)
         errors, answers, failure = [], [], None

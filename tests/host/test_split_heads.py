@@ -4,6 +4,7 @@ import contextlib
 import gc
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -193,6 +194,31 @@ def test_a_failed_call_leaves_no_tensors(failing_rank):
     finally:
         gc.enable()
         pool.shutdown()
+
+
+def test_a_gpu_that_cannot_be_taken_is_not_waited_for(monkeypatch):
+    devices = tuple(torch.device("cpu", i) for i in range(3))
+
+    def set_torch_device(device):
+        if device == devices[1]:
+            raise RuntimeError("CUDA error: device is busy")
+
+    monkeypatch.setattr(comfy.model_management, "set_torch_device", set_torch_device)
+    pool = comfy.multigpu.MultiGPUThreadPool(devices[1:])
+    patcher = SimpleNamespace(model=SimpleNamespace(diffusion_model=None))
+    raised = []
+
+    def call():
+        try:
+            Group(devices, (patcher,) * 3, pool).together(lambda transformer, seat, device: seat.swap(1))
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert raised == ["CUDA error: device is busy"]
+    pool.shutdown()
 
 
 def test_weights_make_room_on_every_gpu_of_the_group(run, tiny_model, devices, monkeypatch):
