@@ -18,8 +18,8 @@ from .geometry import fit_frames
 from .orientation import turned, upright
 from .pyav import open_input, rational
 from .streams import decoded, decoder_of, picture_of, refusal
-from .timeline import WITHOUT_SHOWING_TIMES, Clock, Timeline
-from .timing import nominal_rate
+from .timeline import NO_STAMPS, WITHOUT_SHOWING_TIMES, Clock, Timeline
+from .timing import alike, nominal_rate
 
 PROBED_PACKETS = 600  # from which the frame rate is read
 CHECKED_PACKETS = 256  # from one look at whether to stop to the next
@@ -68,7 +68,7 @@ class FileClip(Clip):
             if len(container.streams.video) > 1:
                 self.notes.append(f"{len(container.streams.video)} pictures: took stream {stream.index}")
             probed = [stamp for stamp, _ in itertools.islice(_packet_stamps(container, stream), PROBED_PACKETS)]
-            self.rate = nominal_rate(probed, header)
+            self.rate, self._alike = nominal_rate(probed, header), alike(probed)
         self.origin = Fraction(0)  # second 0, by the file's own clock
         frame, self.origin = next(self._frames(), (None, None))
         if frame is None:
@@ -155,7 +155,7 @@ class FileClip(Clip):
         if self._length is None:
             last = heapq.nlargest(2, self._stamps())
             (time, told), (before, _) = (last + last)[:2] if last else ((Fraction(0), 0),) * 2
-            end = time + self._last_duration(told, time - before)
+            end = time + self._last_duration(told, time - before) + (self._alike - 1) / self.rate
             self._length = max(
                 Fraction(0), end if self._window.end is None else min(end, self._window.end - self._window.start)
             )
@@ -218,7 +218,8 @@ class FileClip(Clip):
             stream = container.streams[self._stream]
             if seek_to is not None:
                 container.seek(int(seek_to / self._time_base), stream=stream)
-            timeline = Timeline(self._time_base, self._format, 1 / self.rate)
+            counted = _is_counted(container)
+            timeline = Timeline(self._time_base, self._format, 1 / self.rate, alike=self._alike, counted=counted)
             decoder = decoder_of(stream, threads=THREADS, strict=strict)
             for frame in decoded(container, stream, decoder, self.errors, strict=strict):
                 time = timeline.place(frame)
@@ -260,11 +261,21 @@ def _header_length(container, stream):
     return Fraction(container.duration, av.time_base) if container.duration else None
 
 
+def _is_counted(container):
+    """Whether frames have no stamps, and are only counted: a bare stream of H.264, of HEVC."""
+    return bool(container.format.flags & NO_STAMPS)
+
+
 def _packet_stamps(container, stream):
     """When frames begin to show by the file's own clock, and how long, in the order of decoding."""
-    time_base = rational(stream.time_base)
+    time_base, counted = rational(stream.time_base), _is_counted(container)
+    step = 1 / (rational(stream.average_rate) or Fraction(25))
     try:
-        for packet in container.demux(stream):
+        for number, packet in enumerate(container.demux(stream)):
+            if counted:
+                if packet.size:
+                    yield number * step, step
+                continue
             by_decoding = packet.pts is None or container.format.name in WITHOUT_SHOWING_TIMES
             stamp = packet.dts if by_decoding else packet.pts
             if stamp is not None and not packet.is_discard:

@@ -6,6 +6,7 @@ import torch
 
 from .clip import Picture, SteadyClip
 from .sound import SamplesSound
+from .timing import file_rate
 
 
 class FramesClip(SteadyClip):
@@ -19,7 +20,7 @@ class FramesClip(SteadyClip):
 
     def __init__(self, frames: torch.Tensor, rate: Fraction, audio: dict | None = None, name="the frames"):
         self._frames, self.name = frames, name
-        self.rate = Fraction(rate).limit_denominator(1001)  # 29.97 as a float is no rate that a file can have
+        self.rate = file_rate(Fraction(rate))
         self.height, self.width = frames.shape[1:3]
         self.has_alpha = frames.shape[3] == 4
         self.sound = SamplesSound(audio) if audio is not None else None

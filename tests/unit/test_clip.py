@@ -64,6 +64,13 @@ def test_reading_on_for_what_showed():
         ([0], None, 25),
         ([0], 12, 12),
         ([i * 0.7 for i in range(9)], None, Fraction(10, 7)),
+        ([i * 2820 for i in range(6)], None, Fraction(1, 2820)),  # a picture every 47 minutes
+        ([i * 1500.5 for i in range(6)], Fraction(1, 1500), Fraction(2, 3001)),
+        ([0] + [0.0016 + i / 25 for i in range(1, 500)], Fraction(3200000, 128149), 25),  # a header of a false length
+        ([i / 30 for i in range(300) if i % 50], Fraction("29.4"), 30),  # a few frames were dropped
+        ([round(i * 0.034567, 3) for i in range(300)], Fraction("28.93"), Fraction("28.93")),
+        ([i // 3 * 0.12 for i in range(90)], 25, 25),  # three of a stamp
+        ([i // 4 / 1000 for i in range(400)], 4000, 4000),  # too fast for milliseconds
     ],
 )
 def test_the_usual_rate(stamps, header, rate):
@@ -84,11 +91,26 @@ def frames(*stamps, key="pts"):
         ("mpegts", [90000, 90040, 0, 40], [90000, 90040, 90080, 90120]),
         ("mov,mp4,m4a,3gp,3g2,mj2", [0, None, None, 120], [0, 40, 80, 120]),
         ("mov,mp4,m4a,3gp,3g2,mj2", [0, 40, 40, 80], [0, 40, 60, 80]),  # twice the same
+        ("mov,mp4,m4a,3gp,3g2,mj2", [0, 40, 40, 40, 80, 120], [0, 40, 60, 70, 80, 120]),
     ],
 )
 def test_times_only_rise(container, stamps, expected):
     timeline = Timeline(Fraction(1, 1000), container, Fraction(40, 1000))
     assert [timeline.place(frame) * 1000 for frame in frames(*stamps)] == expected
+
+
+@pytest.mark.parametrize("each", [2, 3, 5])
+def test_frames_of_one_stamp_share_its_time(each):
+    timeline = Timeline(Fraction(1, 1000), "matroska,webm", Fraction(40, 1000), alike=each)
+    stamps = [i // each * each * 40 for i in range(20 * each)]
+    assert [timeline.place(frame) * 1000 for frame in frames(*stamps)] == [i * 40 for i in range(20 * each)]
+
+
+def test_stamps_that_stand_still_say_nothing():
+    timeline = Timeline(Fraction(1, 1000), "matroska,webm", Fraction(40, 1000))
+    times = [timeline.place(frame) for frame in frames(*[0] * 500)]
+    assert all(before < after for before, after in zip(times, times[1:], strict=False))
+    assert times[-1] > 17
 
 
 def test_avi_has_the_times_of_decoding():
@@ -148,6 +170,26 @@ def test_time_begins_with_the_first_picture(tmp_path, ending):
     clip = FileClip(write(tmp_path / f"late.{ending}", stamps))
     assert shown(clip, at(0.0, 0.05, 0.12, 0.3, 0.42, 0.5, 0.79, 0.81)) == [0, 0, 1, 2, 3, 4, 4, 5]
     assert clip.count_before(Fraction(1, 5)) == 3
+
+
+@pytest.mark.parametrize("codec, form", [("libx264", "h264"), ("libx265", "hevc"), ("mpeg1video", "mpeg1video")])
+def test_a_bare_stream_has_all_of_its_frames(tmp_path, codec, form):
+    path = tmp_path / f"bare.{form}"
+    with av.open(str(path), "w", format=form) as out:
+        video = out.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+        for i in range(50):
+            out.mux(
+                video.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 + 2 * i, np.uint8), format="rgb24"))
+            )
+        out.mux(video.encode(None))
+    clip = FileClip(str(path))
+    assert clip.rate == 25 and clip.length() == 2 and clip.count_before(Fraction(1)) == 25
+    times = [(i + Fraction(1, 2)) / 25 for i in range(50)]
+    assert shown(clip, times) == pytest.approx(list(range(50)), abs=1)  # MPEG-1 rounds
+    assert shown(clip, times[30:35]) == pytest.approx(list(range(30, 35)), abs=1)
+    assert [picture.time * 25 for picture in clip.pictures(Fraction(0))] == list(range(50))
 
 
 def test_a_part_far_inside(tmp_path):
