@@ -80,7 +80,7 @@ class DecodeVideo(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="Give the whole video, with the edited part in its place, at the source's size and frame "
-                    "rate and with its sound untouched; all other frames are the source's own.",
+                    "rate and with all of its sound tracks; all other frames are the source's own.",
                 ),
             ],
             outputs=[

@@ -47,6 +47,11 @@ class Clip(ABC):
     sound_is_whole = False
     header_length = None
 
+    @property
+    def sounds(self) -> tuple:
+        """Every sound track, as Sounds in the order of the file; `sound` is one of them."""
+        return () if self.sound is None else (self.sound,)
+
     @abstractmethod
     def pictures(self, start: Fraction):
         """Every picture from the one that shows at `start`, or the last one, as Pictures with rising times."""

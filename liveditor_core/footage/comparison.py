@@ -49,7 +49,8 @@ class Pairs:
         self._clip = before.clip if isinstance(before, SourceVideo) else open_clip(before, check=check)
         self._edit = open_clip(after, check=check)
         self.rate, self.width, self.height = self._edit.rate, self._edit.width, self._edit.height
-        self.sound, self.colours = self._edit.sound, self._edit.colours
+        self.pixel_aspect = self._edit.pixel_aspect
+        self.sounds, self.colours = self._edit.sounds, self._edit.colours
         self.count = max(1, round(self._edit.length() * self.rate))
 
     def frames(self, first=0):
@@ -82,34 +83,35 @@ class Pairs:
         return abs(seconds - part) > 2 * frame and abs(seconds - self._clip.length()) <= 2 * frame
 
     def _fitted(self, frame):
-        frame, source = frame[..., :3], self._before
+        frame, source, aspect = frame[..., :3], self._before, self._clip.pixel_aspect
         if isinstance(source, SourceVideo):
             if (self.width, self.height) == (source.original_width, source.original_height):
                 return frame
-            frame = source.fitted(frame)
-            return fit_frames(frame.unsqueeze(0), self.width, self.height, "pad")[0]
-        return fit_frames(frame.unsqueeze(0), self.width, self.height, "pad", self._clip.pixel_aspect)[0]
+            frame, aspect = source.fitted(frame), Fraction(1)
+        return fit_frames(frame.unsqueeze(0), self.width, self.height, "pad", aspect / self.pixel_aspect)[0]
 
 
 class ComparedVideo(MadeVideo):
     """Source and edit in one VIDEO.
 
     Args:
-        layout: of LAYOUTS, or PREVIEW: side by side, not larger than browsers play well and of even sides.
+        layout: of LAYOUTS, or PREVIEW: side by side, not larger than browsers play well, of even sides and square
+            pixels.
         folder, watch: as in MadeVideo.
     """
 
     def __init__(self, pairs: Pairs, layout: str, folder, watch):
         self._pairs, self._layout = pairs, layout
-        width, height = pairs.width, pairs.height
+        width, height, aspect = pairs.width, pairs.height, pairs.pixel_aspect
         if layout == PREVIEW:
+            width, aspect = width * aspect, Fraction(1)
             scale = min(1, LARGEST_PREVIEW / max(height, width))
             width, height = (max(2, round(side * scale / 2) * 2) for side in (width, height))
         self.shown = width, height
         if layout != "wipe":
             width, height = (width, 2 * height) if layout == "above each other" else (2 * width, height)
         super().__init__(
-            VideoForm(width, height, pairs.rate, pairs.colours, False, Fraction(1)), pairs.sound, folder, watch
+            VideoForm(width, height, pairs.rate, pairs.colours, False, aspect), pairs.sounds, folder, watch
         )
 
     def count(self):

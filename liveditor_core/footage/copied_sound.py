@@ -3,6 +3,7 @@
 import av
 
 from .pyav import rational
+from .streams import Label, sounds_of
 from .timeline import LONGEST_GAP
 
 # By what is written: the codecs that may lie in it.
@@ -18,38 +19,43 @@ RUN_UP = 0.1  # seconds before the first picture that are taken along: decoders 
 
 
 class CopiedSound:
-    """All sound tracks of a FileClip, packet by packet; a track for `write_video`."""
+    """Sound tracks of a FileClip, packet by packet, in one reading; each is a track for `write_video`."""
 
     def __init__(self, clip):
-        self._clip, self._source = clip, None
+        self._clip, self._source, self._out = clip, None, None
+        self._wanted, self._streams, self._waiting = [], {}, None
 
-    def fits(self, container: str) -> bool:
-        """Whether every track may lie in a container as it is, and its stamps only rise."""
+    def fitting(self, container: str) -> set[int]:
+        """The numbers of those streams that may lie in a container as they are, and whose stamps only rise."""
         last = {}
         with self._clip.open() as source:
-            tracks = _tracks(source)
-            if not all(_codec(stream) in HOLDS[container] for stream in tracks):
-                return False
+            tracks = [stream for stream in sounds_of(source) if _codec(stream) in HOLDS[container]]
+            fitting = {stream.index for stream in tracks}
             try:
-                for packet in source.demux(*tracks):
+                for packet in source.demux(*tracks) if tracks else ():
                     if packet.dts is None:
                         continue
                     time, index = packet.dts * rational(packet.time_base), packet.stream.index
                     if index in last and not last[index] < time < last[index] + LONGEST_GAP:
-                        return False
+                        fitting.discard(index)
                     last[index] = time
             except av.error.FFmpegError:
                 pass  # the file is cut off here
-        return True
+        return fitting
 
-    def begin(self, out, _container):
-        self._out, self._source = out, self._clip.open()
-        tracks, self._streams = _tracks(self._source), {}
-        for stream in tracks:
-            copied = self._streams[stream.index] = out.add_stream_from_template(stream)
-            if stream.language:
-                copied.metadata["language"] = stream.language
-        self._packets, self._waiting = self._shifted(tracks), None
+    def track(self, number: int) -> "_Track":
+        """Of the stream with a number."""
+        return _Track(self, number)
+
+    def add(self, out, number):
+        """Give a stream its place in a file that is being written."""
+        if self._source is None:
+            self._out, self._source = out, self._clip.open()
+        stream = self._source.streams[number]
+        self._streams[number] = copied = out.add_stream_from_template(stream)
+        Label.of(stream).put_on(copied)
+        self._wanted.append(stream)
+        self._packets = self._shifted(self._wanted)
 
     def _shifted(self, tracks):
         try:
@@ -76,19 +82,31 @@ class CopiedSound:
             self._out.mux(packet)
             self._waiting = None
 
-    def finish(self):
-        self.write_up_to(None)
-
     def close(self):
         if self._source is not None:
             self._source.close()
+
+
+class _Track:
+    """One of them. What one writes, all have written."""
+
+    def __init__(self, sound, number):
+        self._sound, self._number = sound, number
+
+    def begin(self, out, _container):
+        self._sound.add(out, self._number)
+
+    def write_up_to(self, seconds):
+        self._sound.write_up_to(seconds)
+
+    def finish(self):
+        self._sound.write_up_to(None)
+
+    def close(self):
+        self._sound.close()
 
 
 def _codec(stream):
     """The name of a codec, not of the decoder that was chosen for it."""
     codec = stream.codec_context.codec
     return getattr(codec, "canonical_name", codec.name.removesuffix("float"))
-
-
-def _tracks(container):
-    return [stream for stream in container.streams.audio if stream.codec_context is not None]

@@ -38,13 +38,11 @@ class EditedVideo(MadeVideo):
         self.clips = len(spool) // source.frames
         rate, (width, height) = source.rate(self.output), source.size(self.output)
         aspect = clip.pixel_aspect if self.output.original_size else Fraction(1)
-        sound = clip.sound
-        if sound is not None and not whole:
-            sound = sound.later(source.start)
-        if sound is not None and self.clips > 1:
-            sound = sound.repeated(self._each / rate, self.clips)
+        sounds = clip.sounds if whole else () if clip.sound is None else (clip.sound.later(source.start),)
+        if self.clips > 1:
+            sounds = [sound.repeated(self._each / rate, self.clips) for sound in sounds]
         super().__init__(
-            VideoForm(width, height, rate, clip.colours, clip.bit_depth > 8, aspect), sound, spool.folder, watch
+            VideoForm(width, height, rate, clip.colours, clip.bit_depth > 8, aspect), sounds, spool.folder, watch
         )
 
     @functools.cached_property
@@ -117,11 +115,20 @@ class EditedVideo(MadeVideo):
             parts.alpha = torch.stack(alpha * self.clips)  # [F, H, W, 1], as the host's own reader gives it
         return parts
 
-    def _track(self, path, request):
+    def _tracks(self, path, request):
         clip = self.source.clip
-        untouched = self.whole and self.clips == 1 and not self.is_trimmed and clip.sound_is_whole
-        if untouched and CopiedSound(clip).fits(kind_of(path, request)[0]):
-            return CopiedSound(clip)
-        if self.whole:
-            logging.info(f"LIVEditor: {clip.name}: its sound cannot be copied as it is, and is encoded anew.")
-        return super()._track(path, request)
+        encoded = super()._tracks(path, request)
+        if not self.whole or not encoded:
+            return encoded
+        container, tracks = kind_of(path, request)[0], dict(enumerate(encoded))
+        if self.clips == 1 and not self.is_trimmed and clip.sound_is_whole:
+            copied = CopiedSound(clip)
+            tracks = {sound.stream: track for sound, track in zip(self.sounds, encoded, strict=True)}
+            tracks |= {number: copied.track(number) for number in copied.fitting(container)}
+        anew = sum(track in encoded for track in tracks.values())
+        if anew:
+            logging.info(
+                f"LIVEditor: {clip.name}: {anew} of {len(tracks)} sound tracks cannot be copied as they are to "
+                f"{container}, and are encoded anew."
+            )
+        return [tracks[number] for number in sorted(tracks)]

@@ -1,5 +1,6 @@
 """A clip in a file, read by the time stamps of its frames, a frame at a time."""
 
+import functools
 import hashlib
 import heapq
 import io
@@ -91,6 +92,14 @@ class FileClip(Clip):
         self.sound_origin = probed[0] if self._format in WITHOUT_SHOWING_TIMES and probed else self.origin
         self.sound = FileSound.find(self, self.sound_origin + self._window.start)
         self._describe(frame)
+
+    @functools.cached_property
+    def _tracks(self):
+        return tuple(FileSound.others(self, self.sound_origin + self._window.start, self.sound))
+
+    @property
+    def sounds(self):
+        return self._tracks if isinstance(self.sound, FileSound) else super().sounds
 
     @property
     def sound_is_whole(self):

@@ -6,7 +6,7 @@ import av
 
 from .pyav import rational
 from .sound import Sound, from_frame, held_layout, held_rate
-from .streams import decoded, sound_of
+from .streams import Label, decoded, sound_of, sounds_of
 from .timeline import Clock
 
 SEEK_FROM = 5  # seconds
@@ -18,7 +18,8 @@ class FileSound(Sound):
     """The sound of a FileClip; samples are never planes, which PyAV reads past where there are eight of them."""
 
     def __init__(self, clip, stream, frame, origin, note):
-        self._clip, self._stream, self._origin = clip, stream, origin
+        self._clip, self.stream, self._origin = clip, stream.index, origin
+        self.label = Label.of(stream)
         self.rate, self.layout = held_rate(frame.sample_rate), held_layout(frame.layout.nb_channels)
         self.note = note
 
@@ -34,27 +35,46 @@ class FileSound(Sound):
             stream = sound_of(container)
             if stream is None:
                 return None
-            count, errors = len(container.streams.audio), []
-            frame = next(decoded(container, stream, stream.codec_context, errors), None)
-            if frame is None:
-                clip.notes.append(f"the sound ({stream.codec_context.name}) cannot be decoded")
-                return None
-            try:
-                av.AudioResampler("flt", held_layout(frame.layout.nb_channels), held_rate(frame.sample_rate)).resample(
-                    frame
-                )
-            except av.error.FFmpegError:
-                clip.notes.append(f"the sound has {frame.layout.nb_channels} channels, which cannot be mixed: left out")
-                return None
-            note = f"sound: {stream.codec_context.name}, {frame.sample_rate} Hz, {frame.layout.name}"
-            if count > 1:
+            sound, fault = cls._of(clip, container, stream, origin)
+            if sound is None:
+                clip.notes.append(fault)
+            elif (count := len(container.streams.audio)) > 1:
                 default = bool(stream.disposition & stream.disposition.default)
                 number = container.streams.audio.index(stream) + 1
-                note += f"; track {number} of {count}, the {'default' if default else 'first'} one"
-            sound = cls(clip, stream.index, frame, origin, note)
+                sound.note += f"; track {number} of {count}, the {'default' if default else 'first'} one"
+        return sound
+
+    @classmethod
+    def others(cls, clip, origin: Fraction, found):
+        """Every track that can be decoded, in the order of the file. Args as in `find`; found: the one it gave."""
+        with clip.open() as container:
+            numbers = [stream.index for stream in sounds_of(container)]
+        for number in numbers:
+            if number == found.stream:
+                yield found
+                continue
+            with clip.open() as container:
+                sound, _ = cls._of(clip, container, container.streams[number], origin)
+            if sound is not None:
+                yield sound
+
+    @classmethod
+    def _of(cls, clip, container, stream, origin):
+        """A track, or None and why it cannot be had."""
+        frame = next(decoded(container, stream, stream.codec_context, []), None)
+        if frame is None:
+            return None, f"the sound ({stream.codec_context.name}) cannot be decoded"
+        try:
+            av.AudioResampler("flt", held_layout(frame.layout.nb_channels), held_rate(frame.sample_rate)).resample(
+                frame
+            )
+        except av.error.FFmpegError:
+            return None, f"the sound has {frame.layout.nb_channels} channels, which cannot be mixed: left out"
+        note = f"sound: {stream.codec_context.name}, {frame.sample_rate} Hz, {frame.layout.name}"
+        sound = cls(clip, stream, frame, origin, note)
         if (sound.rate, sound.layout) != (frame.sample_rate, frame.layout.name):
             sound.note += f", as {sound.rate} Hz, {sound.layout}"
-        return sound
+        return sound, ""
 
     def damage(self, start: Fraction, seconds: Fraction) -> list:
         """What cannot be decoded of the sound of a time."""
@@ -73,7 +93,7 @@ class FileSound(Sound):
     def _placed(self, first, seek_to):
         self._errors = errors = []
         with self._clip.open() as container:
-            stream = container.streams[self._stream]
+            stream = container.streams[self.stream]
             time_base = rational(stream.time_base)
             if seek_to is not None:
                 container.seek(int(seek_to / time_base), stream=stream)

@@ -7,6 +7,7 @@ import os
 import tempfile
 import weakref
 from abc import abstractmethod
+from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
@@ -24,14 +25,14 @@ class MadeVideo(Input.Video):
 
     Args:
         form: of the file that it is written to.
-        sound: its second 0 is the first frame; None for silence.
+        sounds: tracks, whose second 0 is the first frame; none for silence.
         folder: for a file, where somebody asks for one.
         watch: called before frames are read one after the other; gives a function that is called with the number of
             those that are done and of all, and may raise to stop.
     """
 
-    def __init__(self, form: VideoForm, sound: Sound | None, folder, watch):
-        self.form, self.sound, self._folder, self._watch = form, sound, folder, watch
+    def __init__(self, form: VideoForm, sounds: Sequence[Sound], folder, watch):
+        self.form, self.sounds, self._folder, self._watch = form, tuple(sounds), folder, watch
         self._window = (0, None)  # frames, of those that are made
         self._file = None
 
@@ -65,8 +66,10 @@ class MadeVideo(Input.Video):
     def is_trimmed(self):
         return self._window != (0, None)
 
-    def _samples(self):
-        return self.sound.pieces(self._window[0] / self.rate, len(self) / self.rate)
+    @property
+    def sound(self) -> Sound | None:
+        """The track that a player takes."""
+        return next((sound for sound in self.sounds if sound.label.is_default), self.sounds[0] if self.sounds else None)
 
     def get_components(self):
         images = torch.empty(len(self), self.form.height, self.form.width, 3)
@@ -79,10 +82,14 @@ class MadeVideo(Input.Video):
         path = os.fspath(path) if isinstance(path, os.PathLike) else path
         request = Request(format, codec, crf, metadata)
         form = self.form if bit_depth is None else self.form._replace(deep=bit_depth > 8)
-        write_video(path, form, self._watched(), self.sound and self._track(path, request), request)
+        write_video(path, form, self._watched(), self._tracks(path, request), request)
 
-    def _track(self, _path, _request):
-        return EncodedSound(self.sound.rate, self.sound.layout, self._samples())
+    def _tracks(self, _path, _request):
+        """For `write_video`."""
+        return [self._encoded(sound) for sound in self.sounds]
+
+    def _encoded(self, sound):
+        return EncodedSound(sound, self._window[0] / self.rate, len(self) / self.rate)
 
     def as_trimmed(self, start_time=None, duration=None, strict_duration=False):
         total = len(self) / self.rate
@@ -141,10 +148,17 @@ class _MadeClip(SteadyClip):
         self.colours: Colours = form.colours
         self.bit_depth = 10 if form.deep else 8
         self.sound = video.sound and video.sound.later(video._window[0] / form.rate)
+        self._own = self.sound
         self.notes, self.errors = [f"made by a node before, {self.width}x{self.height}"], []
 
     def __len__(self):
         return len(self._video)
+
+    @property
+    def sounds(self):
+        if self.sound is not self._own:  # another one was given
+            return super().sounds
+        return tuple(sound.later(self._video._window[0] / self.rate) for sound in self._video.sounds)
 
     def pictures(self, start):
         first = self.first_at(start)

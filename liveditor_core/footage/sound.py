@@ -7,6 +7,8 @@ import av
 import numpy as np
 import torch
 
+from .streams import Label
+
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # others are mixed down to stereo
 CHANNELS = {layout: count for count, layout in LAYOUTS.items()}
 # What AAC knows; others are resampled to the rate of video.
@@ -31,7 +33,10 @@ class Sound(ABC):
         rate: samples a second.
         layout: of LAYOUTS.
         note: what was found, for people.
+        label: what tells it from other tracks.
     """
+
+    label = Label()
 
     def damage(self, _start: Fraction, _seconds: Fraction) -> list:
         """What cannot be decoded of the sound of a time."""
@@ -80,7 +85,7 @@ class Sound(ABC):
 class _Later(Sound):
     def __init__(self, sound, seconds):
         self._sound, self._seconds = sound, seconds
-        self.rate, self.layout, self.note = sound.rate, sound.layout, sound.note
+        self.rate, self.layout, self.note, self.label = sound.rate, sound.layout, sound.note, sound.label
 
     def placed(self, start):
         return self._sound.placed(start + self._seconds)
@@ -89,7 +94,7 @@ class _Later(Sound):
 class _Repeated(Sound):
     def __init__(self, sound, seconds, times):
         self._sound, self._seconds, self._times = sound, seconds, times
-        self.rate, self.layout, self.note = sound.rate, sound.layout, sound.note
+        self.rate, self.layout, self.note, self.label = sound.rate, sound.layout, sound.note, sound.label
 
     def placed(self, start):
         for number in range(self._times):

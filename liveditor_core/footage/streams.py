@@ -1,11 +1,15 @@
 """Which of a file's streams are its picture and its sound."""
 
+from typing import NamedTuple
+
 import av
+from av.stream import Disposition
 
 from .errors import FootageError
 
 # FFmpeg's own decoders leave the transparency of these out.
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+LABELS = ("language", "title", "handler_name")
 
 
 def refusal(name, reason):
@@ -31,9 +35,34 @@ def picture_of(container, name):
     return choose(moving)
 
 
+def sounds_of(container):
+    """The streams of all sound tracks."""
+    return [s for s in container.streams.audio if s.codec_context is not None]
+
+
 def sound_of(container):
-    """The stream of the sound, or None."""
-    return choose([s for s in container.streams.audio if s.codec_context is not None])
+    """The stream of the sound that a player takes, or None."""
+    return choose(sounds_of(container))
+
+
+class Label(NamedTuple):
+    """What tells a track from others of a file."""
+
+    tags: tuple[tuple[str, str], ...] = ()
+    disposition: int = 0  # FFmpeg's flags: the default one, a commentary
+
+    @property
+    def is_default(self):
+        return bool(self.disposition & Disposition.default)
+
+    @classmethod
+    def of(cls, stream):
+        tags = {**stream.metadata, "language": stream.language or stream.metadata.get("language")}
+        return cls(tuple((name, tags[name]) for name in LABELS if tags.get(name)), int(stream.disposition))
+
+    def put_on(self, stream):
+        stream.metadata.update(self.tags)
+        stream.disposition = Disposition(self.disposition)
 
 
 def decoder_of(stream, *, threads=0, strict=False):

@@ -43,13 +43,13 @@ class Request(NamedTuple):
     metadata: dict | None = None
 
 
-def write_video(file, form: VideoForm, frames, sound, request=Request()):  # noqa: B008
+def write_video(file, form: VideoForm, frames, sounds, request=Request()):  # noqa: B008
     """Write a video.
 
     Args:
         file: path, or a file object that can seek. A path is removed again if writing fails.
         frames: iterator of [height, width, 3] in 0..1. Odd sides get one more pixel, as 4:2:0 needs it.
-        sound: EncodedSound, CopiedSound or None.
+        sounds: tracks, each an EncodedSound or one of a CopiedSound.
 
     Raises:
         FootageError: a container or codec that is not known.
@@ -62,14 +62,14 @@ def write_video(file, form: VideoForm, frames, sound, request=Request()):  # noq
         ) as out:
             for key, value in (request.metadata or {}).items():
                 out.metadata[key] = value if isinstance(value, str) else json.dumps(value)
-            _write(out, _picture_stream(out, form, codec, request.crf), form, frames, sound, container)
+            _write(out, _picture_stream(out, form, codec, request.crf), form, frames, sounds, container)
     except BaseException:
         if isinstance(file, str):
             with contextlib.suppress(OSError):
                 os.remove(file)
         raise
     finally:
-        if sound is not None:
+        for sound in sounds:
             sound.close()
 
 
@@ -103,8 +103,8 @@ def _picture_stream(out, form, codec, crf):
     return stream
 
 
-def _write(out, stream, form, frames, sound, container):
-    if sound is not None:
+def _write(out, stream, form, frames, sounds, container):
+    for sound in sounds:
         sound.begin(out, container)
     for i, frame in enumerate(frames):
         if form.width % 2 or form.height % 2:
@@ -114,10 +114,10 @@ def _write(out, stream, form, frames, sound, container):
         picture.pts = i
         picture.time_base = 1 / form.rate
         out.mux(stream.encode(picture))
-        if sound is not None:
+        for sound in sounds:
             sound.write_up_to((i + 1) / form.rate)
     out.mux(stream.encode(None))
-    if sound is not None:
+    for sound in sounds:
         sound.finish()
 
 
@@ -125,12 +125,13 @@ class EncodedSound:
     """Sound that is encoded anew; a track for `write_video`.
 
     Args:
-        rate, layout: of the samples.
-        pieces: iterator of [n, channels] fp32.
+        sound: Sound.
+        start, seconds: what of it.
     """
 
-    def __init__(self, rate: int, layout: str, pieces):
-        self._rate, self._layout, self._pieces = rate, layout, iter(pieces)
+    def __init__(self, sound, start: Fraction, seconds: Fraction):
+        self._rate, self._layout, self._label = sound.rate, sound.layout, sound.label
+        self._pieces = sound.pieces(start, seconds)
 
     def begin(self, out, container):
         """Add the track to a file that is being written."""
@@ -140,6 +141,7 @@ class EncodedSound:
             encoder, rate=OPUS_RATE if encoder == "libopus" else self._rate, layout=self._layout
         )
         self._stream.bit_rate = SOUND_BITS * -(-self._stream.layout.nb_channels // 2)
+        self._label.put_on(self._stream)
         self._written, self._rest = 0, None
 
     def write_up_to(self, seconds):

@@ -1,7 +1,5 @@
 """Where an edit changed its source, as a VIDEO."""
 
-from fractions import Fraction
-
 import torch
 
 from ..footage.made_video import MadeVideo
@@ -29,8 +27,8 @@ class ChangeMap(MadeVideo):
 
     def __init__(self, pairs: TimedPairs, folder, watch):
         self._pairs = pairs
-        form = VideoForm(pairs.width, pairs.height, pairs.rate, pairs.colours, False, Fraction(1))
-        super().__init__(form, pairs.sound, folder, watch)
+        form = VideoForm(pairs.width, pairs.height, pairs.rate, pairs.colours, False, pairs.pixel_aspect)
+        super().__init__(form, pairs.sounds, folder, watch)
 
     def count(self):
         return self._pairs.count

@@ -33,6 +33,9 @@ class TimedPairs(Pairs):
         self.after_size = self._edit.width, self._edit.height
         self.before_size = self._size_of_source()
         self.width, self.height = min(self.after_size, self.before_size, key=lambda size: size[0] * size[1])
+        self._before_aspect = Fraction(1) if self._is_fitted else self._clip.pixel_aspect
+        if (self.width, self.height) != self.after_size:
+            self.pixel_aspect = self._before_aspect
         self._describe_sizes()
 
     @property
@@ -59,9 +62,12 @@ class TimedPairs(Pairs):
 
     def _fitted(self, frame):
         frame = frame[..., :3]
-        if self.source is not None and self.before_size != (self._clip.width, self._clip.height):
-            frame = self.source.fitted(frame)
-        return self._sized(frame)
+        return self._sized(self.source.fitted(frame) if self._is_fitted else frame)
+
+    @property
+    def _is_fitted(self):
+        """Whether frames of the source are taken as they were edited, and not as they were decoded."""
+        return self.source is not None and self.before_size != (self._clip.width, self._clip.height)
 
     def _sized(self, frame):
         frame = frame[..., :3]
@@ -95,8 +101,7 @@ class TimedPairs(Pairs):
                 f"before is {before[0]}x{before[1]}, after {after[0]}x{after[1]}: compared at {self.width}x"
                 f"{self.height}, the smaller of both, so that hardly any pixel can be the source's bit for bit"
             )
-        shapes = [Fraction(*before) * (1 if self.source else self._clip.pixel_aspect), Fraction(*after)]
-        shapes[1] *= self._edit.pixel_aspect
+        shapes = [Fraction(*before) * self._before_aspect, Fraction(*after) * self._edit.pixel_aspect]
         if max(shapes) / min(shapes) - 1 > OTHER_SHAPE:
             self.notes.append(
                 "their shapes differ: one was stretched onto the other, and what was cropped or padded does not lie "

@@ -39,7 +39,7 @@ def write(size):
         spool.append(frames)
         spooled = time.perf_counter()
         form = VideoForm(width, height, Fraction(16), colours, False, Fraction(1))
-        write_video(f"{folder}/written.mp4", form, (spool[i] for i in range(count)), None)
+        write_video(f"{folder}/written.mp4", form, (spool[i] for i in range(count)), [])
         print(f"{spooled - started:.2f} s into the spool, {time.perf_counter() - spooled:.2f} s into the file")
 
 

@@ -6,13 +6,17 @@ import av
 import numpy as np
 import pytest
 import torch
+from footage import Clip, write
+from footage_pictures import disc
 
 import folder_paths
 from comfy_api.latest import InputImpl, Types
 from liveditor.liveditor_core.footage.edited_video import EditedVideo
+from liveditor.liveditor_core.footage.file_clip import FileClip
 from liveditor.liveditor_core.footage.frames_clip import FramesClip
 from liveditor.liveditor_core.footage.source_video import AS_EDITED, SourceVideo
 from liveditor.liveditor_core.footage.spool import Spool
+from liveditor.liveditor_core.metrics.pairs import TimedPairs
 from liveditor.nodes.compare_videos import CompareVideos
 
 
@@ -135,6 +139,41 @@ def test_sound_layouts_and_odd_sizes(temp):
         .images.eq(0)
         .all()
     ), "one frame shows the source"
+
+
+def test_pixels_that_are_not_square(temp):
+    """A clip beside itself, beside its edit back at its size, and beside its edit in square pixels: all discs round."""
+    shape = Fraction(2)
+    shot = Clip("mkv", size=(72, 96), pixel_aspect=shape, background=disc(shape), numbered=False)
+    path = str(write(shot, temp / "wide.mkv"))
+    stored = FileClip(path)
+    source = SourceVideo(
+        latent=None,
+        width=144,
+        height=96,
+        frames=16,
+        fps=Fraction(16),
+        clip=stored,
+        start=Fraction(0),
+        stamps=tuple(Fraction(i, 25) for i in range(25)),
+        original_frames=25,
+        fit="crop",
+    )
+    square = torch.stack([source.fitted(stored.rgb(picture)) for picture in stored.pictures(Fraction(0))])
+    itself, edit = InputImpl.VideoFromFile(path), clip(square, 25)
+    for before, after, aspect in ((itself, itself, 2), (source, itself, 2), (source, edit, 1), (itself, edit, 1)):
+        result = CompareVideos.execute(before, after, "side by side")
+        halves = result[0].get_components().images[0].chunk(2, dim=1)
+        assert (halves[0] - halves[1]).abs().mean() < 0.02, "they are the same"
+        assert result[0].form.pixel_aspect == aspect
+        for half in halves:
+            inside = half.mean(dim=-1) > 0.5
+            width, height = inside.any(dim=0).sum().item() * aspect, inside.any(dim=1).sum().item()
+            assert width / height == pytest.approx(1, abs=0.06)
+        (player,) = result.ui["liveditor_compare"]
+        assert (player["width"], player["height"]) == (144, 96)
+        pairs = TimedPairs(before, after)
+        assert not any("shapes" in note for note in pairs.notes) and pairs.pixel_aspect * pairs.width == 144
 
 
 def test_previews_are_no_larger_than_browsers_play():

@@ -28,8 +28,8 @@ def found_in(path, copy):
     numbers = [read_number(frame.numpy()) for frame in clip.frames_at(times)]
     sound = clip.sound.read(FAR, Fraction(1, 2))["waveform"]
     form = VideoForm(clip.width, clip.height, clip.rate, clip.colours, False, clip.pixel_aspect)
-    assert CopiedSound(clip).fits(copy.suffix[1:])
-    write_video(str(copy), form, clip.frames_at([Fraction(i, 25) for i in range(5)]), CopiedSound(clip))
+    assert CopiedSound(clip).fitting(copy.suffix[1:]) == {1}
+    write_video(str(copy), form, clip.frames_at([Fraction(i, 25) for i in range(5)]), [CopiedSound(clip).track(1)])
     again = FileClip(str(copy))
     return (
         [*clip.notes, clip.rate, clip.pixel_aspect, clip.length(), clip.header_length, numbers, sound.tolist()],
@@ -110,7 +110,8 @@ def test_metadata_that_is_not_utf_8(tmp_path, in_memory):
     form = VideoForm(clip.width, clip.height, clip.rate, clip.colours, False, clip.pixel_aspect)
     for container in ("mkv", "mp4"):
         written = tmp_path / f"written.{container}"
-        write_video(str(written), form, clip.frames_at([Fraction(i, 25) for i in range(25)]), CopiedSound(clip))
+        frames = clip.frames_at([Fraction(i, 25) for i in range(25)])
+        write_video(str(written), form, frames, [CopiedSound(clip).track(1)])
         assert FileClip(str(written)).sound.rate == 48000
 
 
