@@ -138,6 +138,7 @@ def edit(arguments, out=None, again=None):
     comfyui = ComfyUI(
         options.comfyui.resolve(), base, arguments=tuple(shlex.split(options.server, posix=os.name != "nt"))
     )
+    comfyui.require_free_arguments()
     cluster, workers = (_ray_workers if options.ray else _local_workers)(options, comfyui, work)
     bars = Bars([worker.name for worker in workers])
     graph = read_graph(options.workflow, lambda: _object_info(comfyui.on_cpu(), work))

@@ -24,6 +24,7 @@ from .errors import (
 from .graph import LOADED, fill_in
 from .jobs import key_of, name_of
 from .journal import DONE, FAILED, QUEUED, RUNNING, Journal
+from .living import find, named
 from .page import write_page
 from .table import write_table
 from .worker import UNFINISHED, Task
@@ -157,6 +158,9 @@ class Driver:
                 if isinstance(error, PromptRefused) and self._is_of_all(error.inputs):
                     self._stop(f"no job can be done: {message}")
                     self.journal.put_back(key)
+                elif not self.out.is_dir():
+                    self._stop(self._gone())
+                    self.journal.put_back(key)
                 else:
                     ended = True
                     self.journal.failed(key, message)
@@ -206,7 +210,11 @@ class Driver:
             with self._changed:
                 if self._stopping:
                     return None
-                free = shutil.disk_usage(self.out).free
+                try:
+                    free = shutil.disk_usage(self.out).free
+                except OSError:
+                    self._stop(self._gone())
+                    return None
                 if free >= self._left_free:
                     row = self.journal.take(worker.name, self.keys) if ready else None
                     if row is not None:
@@ -221,6 +229,9 @@ class Driver:
                 f"{free / 2**30:.1f} GiB are free on the disk of {self.out}, fewer than the "
                 f"{self._left_free / 2**30:.1f} that are to be left. Make room and start again: it goes on."
             )
+
+    def _gone(self):
+        return f"{self.out}: the folder of the results is gone, renamed or its disk is. Put it back and start again."
 
     def _is_of_all(self, inputs):
         """Whether what a server refused is the same in all jobs: missing weights, and not a clip or a job's setting."""
@@ -273,7 +284,7 @@ class _Lock:
         while True:
             try:
                 with open(path, "x", encoding="utf-8") as file:
-                    json.dump({"machine": platform.node(), "pid": me.pid, "created": me.create_time()}, file)
+                    json.dump({"machine": platform.node()} | named(me), file)
                 return
             except FileExistsError:
                 if _is_alive(path):
@@ -292,9 +303,7 @@ class _Lock:
 def _is_alive(lock):
     """Whether the process that a lock names is there; one on another machine counts as if it were."""
     try:
-        named = json.loads(lock.read_text(encoding="utf-8"))
-        if named["machine"] != platform.node():
-            return True
-        return abs(psutil.Process(named["pid"]).create_time() - named["created"]) < 2  # clocks are set
-    except (OSError, ValueError, KeyError, psutil.Error):
+        owner = json.loads(lock.read_text(encoding="utf-8"))
+        return owner["machine"] != platform.node() or find(owner) is not None
+    except (OSError, ValueError, KeyError, TypeError):
         return False

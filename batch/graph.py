@@ -1,6 +1,9 @@
 """A workflow as the server takes it, and where a job's clip, words and settings go in it."""
 
 import json
+import math
+import random
+import re
 from pathlib import Path
 
 from .errors import BatchError, JobFailed
@@ -9,8 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = Path(__file__).with_name("workflow.json")  # the 14B with the released settings, clips of any length
 REPORT = "liveditor_batch_report"  # id of the node that hands the sampler's report out
 LOADER, SAMPLER, SAVER = "LoadVideo", "LIVEditSampler", "SaveVideo"
+DECODER = "DecodeVideo"
 LOADED = LOADER, "file"  # the input that takes a job's clip
-WORDS = {"CLIPTextEncode": "text", "LIVEditTimeline": "text"}  # by class: the input that holds the instruction
+TIMELINE = "LIVEditTimeline"
+WORDS = {"CLIPTextEncode": "text", TIMELINE: "timeline"}  # by class: the input that holds the instruction
 
 
 def read_graph(path: Path, object_info=None) -> dict:
@@ -23,7 +28,8 @@ def read_graph(path: Path, object_info=None) -> dict:
         BatchError: it is no workflow, or comfy-cli is not installed.
     """
     try:
-        graph = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8-sig")
+        graph = json.loads(text)
     except (OSError, ValueError) as error:
         raise BatchError(f"{path}: cannot be read as a workflow: {error}") from None
     if isinstance(graph, dict) and "nodes" in graph:
@@ -34,13 +40,21 @@ def read_graph(path: Path, object_info=None) -> dict:
                 f"{path}: is a workflow of the canvas, which takes the package comfy-cli (pip install comfy-cli). Or "
                 "save it by File, Export (API)."
             ) from None
-        graph = convert_ui_to_api(graph, object_info())
+        # It draws for {night|fog} in a text: always the same for the same file, or no job would be found again.
+        state = random.getstate()
+        random.seed(text)
+        try:
+            graph = convert_ui_to_api(graph, object_info())
+        finally:
+            random.setstate(state)
     if not isinstance(graph, dict) or not all(
-        isinstance(node, dict) and "class_type" in node for node in graph.values()
+        isinstance(node, dict) and "class_type" in node and isinstance(node.setdefault("inputs", {}), dict)
+        for node in graph.values()
     ):
         raise BatchError(f"{path}: is no workflow. Save it in ComfyUI by File, Export (API).")
-    for wanted in (LOADER, SAMPLER, SAVER):
+    for wanted in (LOADER, SAMPLER):
         _only(graph, wanted)
+    saver_of(graph)
     instruction_of(graph)
     return graph
 
@@ -58,9 +72,9 @@ def fill_in(graph: dict, instruction: str, inputs: dict) -> dict:
     graph = json.loads(json.dumps(graph))
     if instruction:
         node, name = instruction_of(graph)
-        node["inputs"][name] = instruction
+        node["inputs"][name] = _with_time(instruction) if name == WORDS[TIMELINE] else instruction
     for where, value in inputs.items():
-        node, _, name = where.rpartition(".")
+        node, _, name = where.partition(".")  # names of inputs may have more of them: resize_type.width
         if not node or not name:
             raise BatchError(f"{where}: must be Node.input, as LIVEditSampler.seed, or #id.input.")
         found = graph.get(node[1:]) if node.startswith("#") else graph[_only(graph, node)]
@@ -70,6 +84,11 @@ def fill_in(graph: dict, instruction: str, inputs: dict) -> dict:
             raise BatchError(f"{where}: is connected in the workflow, and cannot be set.")
         found["inputs"][name] = value
     return graph
+
+
+def _with_time(instruction):
+    """As a timeline: one that is none holds from the beginning on."""
+    return instruction if re.match(r"[0:.]+s?[-–—|:\s]", instruction) else f"0:00 {' '.join(instruction.split())}"
 
 
 def refuse_wrong(graph: dict, settings, nodes: dict) -> None:
@@ -86,12 +105,12 @@ def refuse_wrong(graph: dict, settings, nodes: dict) -> None:
         JobFailed: names the inputs that there are, or what the value must be.
     """
     for where in settings:
-        place, _, name = where.rpartition(".")
+        place, _, name = where.partition(".")
         node = graph[place[1:] if place.startswith("#") else _only(graph, place)]
         kind, value = node["class_type"], node["inputs"][name]
         groups = nodes.get(kind, {}).get("input", {})
         found = {each: told for group in ("required", "optional") for each, told in groups.get(group, {}).items()}
-        if found and name not in found:
+        if found and name not in found and name.partition(".")[0] not in found:
             raise JobFailed(f"{where}: {kind} has no input {name}; it has {', '.join(found)}.")
         told = found.get(name, ())
         fits, must = VALUES.get(told[0] if told and isinstance(told[0], str) else "", (None, ""))
@@ -100,7 +119,7 @@ def refuse_wrong(graph: dict, settings, nodes: dict) -> None:
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # By a node's word for the kind of an input: what values it takes, and that in words.
@@ -113,8 +132,14 @@ VALUES = {
 
 
 def saver_of(graph: dict) -> str:
-    """Id of the node that saves the result."""
-    return _only(graph, SAVER)
+    """Id of the node that saves the result; of several the one that saves what Decode Video gives.
+
+    Raises:
+        BatchError: there is no such node, or more than one.
+    """
+    found = [key for key, node in graph.items() if node["class_type"] == SAVER]
+    edits = [key for key in found if _class_behind(graph, graph[key]["inputs"].get("video")) == DECODER]
+    return edits[0] if len(found) > 1 and len(edits) == 1 else _only(graph, SAVER)
 
 
 def prompt_of(graph: dict, file: str, prefix: str) -> dict:
@@ -125,19 +150,23 @@ def prompt_of(graph: dict, file: str, prefix: str) -> dict:
     """
     graph = json.loads(json.dumps(graph))
     graph[_only(graph, LOADER)]["inputs"][LOADED[1]] = file
-    graph[_only(graph, SAVER)]["inputs"]["filename_prefix"] = prefix
+    graph[saver_of(graph)]["inputs"]["filename_prefix"] = prefix
     return graph | {REPORT: {"class_type": "PreviewAny", "inputs": {"source": [_only(graph, SAMPLER), 1]}}}
 
 
 def instruction_of(graph):
     """Node and name of the input that holds the instruction: what the sampler's positive prompt comes from."""
     key = _only(graph, SAMPLER)
-    source = graph[key]["inputs"].get("positive")
-    while isinstance(source, list):
+    source, passed = graph[key]["inputs"].get("positive"), set()
+    while isinstance(source, list) and source[0] in graph and source[0] not in passed:
+        passed.add(source[0])
         node = graph[source[0]]
         name = WORDS.get(node["class_type"])
-        if name is not None and not isinstance(node["inputs"].get(name), list):
-            return node, name
+        if name in node["inputs"]:
+            node, name = _text_behind(graph, node, name)
+            if name is not None:
+                return node, name
+            break
         source = next(
             (
                 node["inputs"][each]
@@ -148,8 +177,26 @@ def instruction_of(graph):
         )
     raise BatchError(
         "The workflow's positive prompt comes from no node that is known to hold an instruction "
-        f"({', '.join(WORDS)}). Set it by #id.input, and connect one of these."
+        f"({', '.join(WORDS)}), typed into it or into one text node before it. Connect such a node to {SAMPLER}."
     )
+
+
+def _text_behind(graph, node, name):
+    """The node that holds a text, and its input: the node itself, or one connected to it that holds a single text."""
+    passed = set()
+    while isinstance(link := node["inputs"].get(name), list):
+        node = graph.get(link[0])
+        texts = [each for each, value in (node or {}).get("inputs", {}).items() if isinstance(value, (str, list))]
+        if link[0] in passed or len(texts) != 1:
+            return None, None
+        passed.add(link[0])
+        name = texts[0]
+    return node, name
+
+
+def _class_behind(graph, link):
+    """The class of the node that a link comes from."""
+    return graph.get(link[0], {}).get("class_type") if isinstance(link, list) else None
 
 
 def _only(graph, class_type):
@@ -157,6 +204,9 @@ def _only(graph, class_type):
     if len(found) == 1:
         return found[0]
     if found:
-        raise BatchError(f"The workflow has {len(found)} nodes {class_type} ({', '.join(found)}); name one by its #id.")
+        raise BatchError(
+            f"The workflow has {len(found)} nodes {class_type} ({', '.join(found)}), so that it is not clear which is "
+            "meant. An input of one is set by #id.input; of what a batch needs, leave one and mute the others."
+        )
     there = ", ".join(sorted({node["class_type"] for node in graph.values()}))
     raise BatchError(f"The workflow has no node {class_type}; it has {there}.")

@@ -72,6 +72,11 @@ def read_jobs(path: Path, instruction: str | None) -> list[Job]:
         jobs = [_job(row, f"{path}, line {line}", path.parent, instruction) for line, row in read(path)]
     except UnicodeDecodeError:
         raise BatchError(f"{path}: must be in UTF-8. Save it as CSV UTF-8.") from None
+    except csv.Error as error:
+        raise BatchError(
+            f"{path}: a quotation mark is not closed, or closed within a text ({error}). A text with such marks must "
+            'stand in them, and each of its own twice: "say ""hello"" to it".'
+        ) from None
     if not jobs:
         raise BatchError(
             f"{path}: there are no jobs in it. The first line of a .csv names the columns: {VIDEO},{INSTRUCTION}."
@@ -95,7 +100,7 @@ def _is_clip(path):
 
 
 def _words(text):
-    return "" if text is None else str(text).strip()
+    return "" if text is None else str(text).encode(errors="replace").decode().strip()  # half of a character is none
 
 
 def _named_readably(clip, where):
@@ -110,14 +115,18 @@ def _rows_of_csv(path):
     with open(path, encoding="utf-8-sig", newline="") as file:
         first = file.readline()
         file.seek(0)
-        rows = csv.DictReader(file, delimiter=max(",;\t", key=first.count))
+        mark = max(",;\t", key=first.count)
+        rows = csv.DictReader(file, delimiter=mark, strict=True)
         rows.fieldnames = [_column(name) for name in rows.fieldnames or ()]
         for name in rows.fieldnames:
             if name and rows.fieldnames.count(name) > 1:
                 raise BatchError(f"{path}, line 1: names the column {name} twice.")
         for row in rows:
             if any(row.get(None, ())):
-                raise BatchError(f"{path}, line {rows.line_num}: has more cells than the first line names.")
+                raise BatchError(
+                    f"{path}, line {rows.line_num}: has more cells than the first line names. A text with {mark} in it "
+                    'must stand in quotes: "snow, please".'
+                )
             cells = {name: text.strip() for name, text in row.items() if name and text and text.strip()}
             if cells:
                 yield rows.line_num, {name: value_of(text) if "." in name else text for name, text in cells.items()}

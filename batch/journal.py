@@ -43,9 +43,15 @@ class Journal:
         try:
             self._open(folder / FILE, to_read)
         except sqlite3.DatabaseError as error:
+            # Of a full disk SQLite speaks in the same words as of a broken one.
+            damaged = type(error) is sqlite3.DatabaseError
             raise BatchError(
-                f"{folder / FILE}: the journal of the batch cannot be used: {error}. If the disk can be written to, it "
-                f"is damaged: delete {folder}. Results stay where they are; all jobs are done anew."
+                f"{folder / FILE}: the journal of the batch cannot be used: {error}. "
+                + (
+                    f"It is damaged: delete {folder}. Results stay where they are; all jobs are done anew."
+                    if damaged
+                    else "Look whether its disk is full or cannot be written to, and start again: it goes on."
+                )
             ) from None
 
     def _open(self, file, to_read):

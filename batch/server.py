@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,11 +19,15 @@ import psutil
 import yaml
 
 from .errors import BatchError, Interrupted, JobFailed, PromptRefused, ServerDidNotStart, ServerDied
+from .living import find, named
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy is asked for this machine
 # In a node's message, where the GPU will not answer until the server is started again.
 BROKEN_GPU = ("CUDA error", "cudaError", "device-side assert", "CUBLAS_STATUS", "CUDNN_STATUS", "AcceleratorError")
 EXTRA_PATHS = "--extra-model-paths-config"  # ComfyUI's own word for a file that names more folders of models
+# What is given to every server here, and cannot be given twice; the user's base folder has an argument of its own.
+OURS = ("--listen", "--port", "--tls-keyfile", "--tls-certfile", "--base-directory", "--input-directory")
+OURS += ("--output-directory", "--temp-directory", "--user-directory", "--database-url")
 CPU_TIME = Path("/sys/fs/cgroup/cpu.max")  # of Linux: time given in a period, and the period
 START = 600  # seconds that a server may take to answer: custom nodes import, disks are slow
 PROCESS = "server.json"  # in a worker's folder: which process guards its server
@@ -40,6 +45,20 @@ class ComfyUI(NamedTuple):
     arguments: tuple = ()
     servers: int = 1  # that run on the machine at once
     threads: str | None = os.environ.get(THREADS)  # of each, as the user chose where the batch was started
+
+    def require_free_arguments(self):
+        """Refuse arguments that a batch gives itself.
+
+        Raises:
+            BatchError: one of them is there.
+        """
+        for word in self.arguments:
+            name = word.partition("=")[0]
+            if len(name) > 4 and any(each.startswith(name) for each in OURS):  # the host takes the beginning of a name
+                raise BatchError(
+                    f"--server: must not hold {name}, which the batch gives to every server itself. Leave it out; "
+                    "models of another base folder are found by --base FOLDER, or by ComfyUI's extra_model_paths.yaml."
+                )
 
     def on_cpu(self) -> "ComfyUI":
         """Told to compute without a GPU, where there may be none that it would find by itself."""
@@ -98,6 +117,7 @@ class Server:
     def __init__(self, comfyui: ComfyUI, folder: Path, user: Path, gpu: str | None):
         self._comfyui, self.folder, self._user, self._gpu = comfyui, Path(folder), Path(user), gpu
         self._process = self._address = self._nodes = None
+        self._starting, self._stop_starting = False, threading.Event()
 
     @property
     def input(self) -> Path:
@@ -118,6 +138,14 @@ class Server:
         if self.running():
             return
         self.stop()
+        self._stop_starting.clear()
+        self._starting = True
+        try:
+            self._start_anew()
+        finally:
+            self._starting = False
+
+    def _start_anew(self):
         for name in ("input", "output", "temp"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._user.mkdir(parents=True, exist_ok=True)
@@ -136,8 +164,7 @@ class Server:
             self._process = psutil.Popen(
                 list(map(str, command)), stdout=log, stderr=subprocess.STDOUT, env=self.environment(), **apart
             )
-        named = {"pid": self._process.pid, "created": self._process.create_time()}
-        (self.folder / PROCESS).write_text(json.dumps(named), encoding="utf-8")
+        (self.folder / PROCESS).write_text(json.dumps(named(self._process)), encoding="utf-8")
         self._address = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START
         while True:
@@ -145,6 +172,9 @@ class Server:
                 self.ask("system_stats")
                 return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
+                if self._stop_starting.is_set():
+                    self.stop()
+                    raise Interrupted from None
                 if not self.running() or time.monotonic() > deadline:
                     self.stop()
                     end = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")[-2000:]
@@ -177,11 +207,9 @@ class Server:
         """End it, and one that an earlier worker of this folder left behind."""
         processes = [] if self._process is None else [self._process]
         try:
-            named = json.loads((self.folder / PROCESS).read_text(encoding="utf-8"))
-            left = psutil.Process(named["pid"])
-            if abs(left.create_time() - named["created"]) < 2:  # a number may have gone to another process
+            if (left := find(json.loads((self.folder / PROCESS).read_text(encoding="utf-8")))) is not None:
                 processes.append(left)
-        except (OSError, ValueError, KeyError, psutil.Error):
+        except (OSError, ValueError, KeyError, TypeError):
             pass
         for process in processes:
             try:
@@ -227,8 +255,11 @@ class Server:
         return self._nodes
 
     def interrupt(self):
-        """Stop what it computes; what an unfinished edit keeps is saved."""
-        self.ask("interrupt", {})
+        """Stop what it computes; what an unfinished edit keeps is saved. One that only starts is ended."""
+        if self._starting:
+            self._stop_starting.set()
+        elif self.running():
+            self.ask("interrupt", {})
 
     async def _run(self, prompt, on_progress, silence):
         client = uuid.uuid4().hex

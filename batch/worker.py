@@ -20,6 +20,7 @@ FULL = (
     "No space left on device",
     "not enough space on the disk",
     "Disk quota exceeded",
+    "on their way, got",  # Decode Video's, before it begins
 )  # the system's words, in a node's message
 RESULTS = ("images", "video", "videos", "gifs")  # what nodes that save videos call them
 
@@ -106,8 +107,7 @@ class Worker:
 
     def interrupt(self):
         """Stop the job at work, from another thread."""
-        if self._server.running():
-            self._server.interrupt()
+        self._server.interrupt()
 
     def close(self):
         self._server.stop()

@@ -95,6 +95,6 @@ class Spool:
     def _no_room(self, count):
         free = shutil.disk_usage(self.folder).free
         return FootageError(
-            f"needs {count * self._frame_bytes / 1e9:.1f} GB in {self.folder} for {count} frames on their way, got "
-            f"{free / 1e9:.1f} GB free. Start ComfyUI with --temp-directory on a larger disk, or edit less at a time."
+            f"needs {count * self._frame_bytes / 1e9:.3g} GB in {self.folder} for {count} frames on their way, got "
+            f"{free / 1e9:.3g} GB free. Start ComfyUI with --temp-directory on a larger disk, or edit less at a time."
         )

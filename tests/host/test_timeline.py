@@ -6,6 +6,8 @@ import torch
 from host import key_of
 from sampling import sample
 
+import nodes
+from liveditor.batch.graph import WORDS
 from liveditor.liveditor_core.model.text_encoder import load_small_text_encoder
 from liveditor.liveditor_core.sampling.instructions import SPAN_KEY, Span
 from liveditor.nodes.timeline import EXAMPLE, LIVEditTimeline
@@ -80,3 +82,9 @@ def test_a_mask_of_the_user_s_does_not_make_it_fit(tiny_model, conditioning, lat
     timed = [[tensor, values | TIMED | {"mask": torch.ones(1, *latent.shape[3:])}] for tensor, values in positive]
     with pytest.raises(ValueError, match="use LIVEdit Sampler"):
         sample(tiny_model, [timed, negative], latent)
+
+
+def test_a_batch_writes_instructions_where_nodes_take_them():
+    schema = LIVEditTimeline.define_schema()
+    assert WORDS[schema.node_id] in [each.id for each in schema.inputs]
+    assert WORDS["CLIPTextEncode"] in nodes.CLIPTextEncode.INPUT_TYPES()["required"]

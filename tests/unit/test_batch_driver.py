@@ -96,6 +96,7 @@ def batch(tmp_path):
         return made
 
     batch.end = end
+    batch.another = lambda: Driver(tmp_path / "out", read_graph(DEFAULT), [], left_free=0, silence=60, see=Silent())
     yield batch
     end()
 
@@ -222,7 +223,14 @@ def test_a_full_disk_stops_the_batch_and_loses_nothing(batch, monkeypatch):
     assert driver.run([worker]) == "" and worker.ran == ["b", "c"]
 
 
-def test_words_for_a_full_disk_from_a_node_are_understood(tmp_path):
+@pytest.mark.parametrize(
+    "said",
+    [
+        "SaveVideo: [Errno 28] No space left on device",
+        "Decode Video: needs 1.2 GB in /temp for 9 frames on their way, got 0.3 GB free.",
+    ],
+)
+def test_words_for_a_full_disk_from_a_node_are_understood(tmp_path, said):
     class Server:
         folder = input = tmp_path
 
@@ -233,7 +241,7 @@ def test_words_for_a_full_disk_from_a_node_are_understood(tmp_path):
             return {}
 
         def run(self, *_):
-            raise JobFailed("SaveVideo: [Errno 28] No space left on device")
+            raise JobFailed(said)
 
     (tmp_path / "clip.mp4").write_text("clip")
     task = drivers.Task("key", str(tmp_path / "clip.mp4"), read_graph(DEFAULT), (), str(tmp_path / "result"), 60)
@@ -241,6 +249,19 @@ def test_words_for_a_full_disk_from_a_node_are_understood(tmp_path):
         Worker(Server()).run(task, None)
     with pytest.raises(JobFailed, match="FileNotFoundError"):
         Worker(Server()).run(task._replace(clip=str(tmp_path / "gone.mp4")), None)
+
+
+def test_a_folder_of_results_that_is_renamed_meanwhile(batch):
+    driver = batch()
+
+    def fails(worker):
+        driver.out.rename(driver.out.with_name("renamed"))
+        return JobFailed("FileNotFoundError: no such folder")
+
+    why = driver.run([Pretender(answers={"b": fails})])
+    assert why.startswith(f"{driver.out}: the folder of the results is gone")
+    driver.out.with_name("renamed").rename(driver.out)
+    assert states(driver) == {"a": DONE, "b": QUEUED, "c": QUEUED}
 
 
 def test_what_an_ended_driver_had_begun_is_queued_again(batch):
@@ -322,6 +343,14 @@ def test_a_page_that_cannot_be_written_stops_nothing(batch, monkeypatch):
     assert [line for line in driver._see.lines if "open in another program" in line] == [
         "open in another program; tried again until it can be written"
     ]
+
+
+def test_a_driver_that_lives_is_known_whatever_the_clock_says(batch, monkeypatch):
+    batch()
+    later = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: later(process) + 60)
+    with pytest.raises(BatchError, match="another batch is at work"):
+        batch.another()
 
 
 def test_a_lock_of_another_machine_is_left_alone(batch, tmp_path):

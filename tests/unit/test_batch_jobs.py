@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 
 import pytest
 
@@ -122,6 +123,10 @@ def test_lines_of_json(clips):
         ("jobs.jsonl", '{"video": "b.mp4", "instruction": "snow", "notes": ""}', "line 1: the column notes is none"),
         ("jobs.jsonl", '{"video": "b.mp4", "instruction": "snow"}\n[1]\n', "line 2: must be an object"),
         ("jobs.jsonl", "{\n", "line 1: is not JSON"),
+        ("jobs.csv", 'video,instruction\nb.mp4,"snow\na.MOV,rain\n', "a quotation mark is not closed"),
+        ("jobs.csv", 'video,instruction\nb.mp4,"snow\na.MOV,"rain"\n', "a quotation mark is not closed"),
+        ("jobs.csv", f'video,instruction\nb.mp4,"{"a.MOV,rain" * 20000}', "a quotation mark is not closed"),
+        ("jobs.csv", "video;instruction\nb.mp4;snow;rain\n", "A text with ; in it must stand in quotes"),
         ("jobs.txt", "b.mp4", "must be a folder, .csv or .jsonl"),
     ],
 )
@@ -203,6 +208,7 @@ def test_values_of_the_kind_that_a_node_takes(graph, name, value):
         ("steps", 1.5, "must be a whole number, got 1.5"),
         ("steps", "seven", "must be a whole number, got seven"),
         ("steps", True, "must be a whole number, got True"),
+        ("cfg", float("nan"), "must be a number, with a point as in 1.5, got nan"),
         ("cfg", "1,5", "must be a number, with a point as in 1.5, got 1,5"),
         ("keep", "no", "must be true or false, got no"),
         ("keep", 2, "must be true or false, got 2"),
@@ -228,6 +234,86 @@ def test_the_instruction_is_found_behind_other_nodes(graph):
     graph["instruction"]["class_type"] = "SomeOtherEncoder"
     with pytest.raises(BatchError, match="no node that is known to hold an instruction"):
         instruction_of(graph)
+
+
+def test_a_timeline_takes_the_instruction(graph):
+    """One without a time holds from the beginning on."""
+    graph["instruction"] = {"class_type": "LIVEditTimeline", "inputs": {"clip": ["load", 1], "timeline": "0:00 fog"}}
+    for words, written in (
+        ("make it  snow", "0:00 make it snow"),
+        ("0:00 snow\n0:02 rain", "0:00 snow\n0:02 rain"),
+        ("0 - snow", "0 - snow"),
+        ("007 walks in", "0:00 007 walks in"),
+    ):
+        assert fill_in(graph, words, {})["instruction"]["inputs"] == {"clip": ["load", 1], "timeline": written}
+
+
+def test_an_instruction_in_a_text_node_before(graph):
+    graph["words"] = {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "fog"}}
+    graph["instruction"]["inputs"]["text"] = ["words", 0]
+    filled = fill_in(graph, "make it snow", {})
+    assert filled["words"]["inputs"]["value"] == "make it snow"
+    assert filled["instruction"]["inputs"]["text"] == ["words", 0]
+    graph["words"] = {"class_type": "StringConcatenate", "inputs": {"string_a": "fog", "string_b": ", at night"}}
+    with pytest.raises(BatchError, match="typed into it or into one text node before it"):
+        instruction_of(graph)
+    graph["words"]["inputs"] = {"value": ["words", 0]}
+    with pytest.raises(BatchError, match="no node that is known"):
+        instruction_of(graph)
+
+
+def test_of_several_saved_videos_the_edit_counts(graph):
+    graph["compared"] = {"class_type": "LIVEditCompareVideos", "inputs": {"before": ["source", 0]}}
+    graph["second"] = {"class_type": "SaveVideo", "inputs": {"video": ["compared", 0], "filename_prefix": "compared"}}
+    prompt = prompt_of(graph, "clip.mp4", "name")
+    assert prompt["save"]["inputs"]["filename_prefix"] == "name"
+    assert prompt["second"]["inputs"]["filename_prefix"] == "compared"
+    graph["second"]["inputs"]["video"] = graph["save"]["inputs"]["video"]
+    with pytest.raises(BatchError, match="2 nodes SaveVideo .* leave one and mute the others"):
+        prompt_of(graph, "clip.mp4", "name")
+
+
+def test_names_of_inputs_with_a_point_in_them(graph):
+    graph["resize"] = {"class_type": "ResizeImageMaskNode", "inputs": {"resize_type": "scale", "resize_type.width": 8}}
+    nodes = {"ResizeImageMaskNode": {"input": {"required": {"resize_type": ["COMFY_DYNAMICCOMBO_V3", {}]}}}}
+    for where in ("ResizeImageMaskNode.resize_type.width", "#resize.resize_type.width"):
+        filled = fill_in(graph, "", {where: 16})
+        assert filled["resize"]["inputs"] == {"resize_type": "scale", "resize_type.width": 16}
+        refuse_wrong(filled, (where,), nodes)
+
+
+def test_half_a_character_is_none(clips):
+    (clips / "jobs.jsonl").write_text('{"video": "b.mp4", "instruction": "snow \\ud83d now"}', encoding="utf-8")
+    assert read_jobs(clips / "jobs.jsonl", None)[0].instruction == "snow ? now"
+
+
+def test_a_link_to_a_node_that_is_gone(tmp_path, graph):
+    graph["sampler"]["inputs"]["positive"] = ["gone", 0]
+    (tmp_path / "workflow.json").write_text("\ufeff" + json.dumps(graph), encoding="utf-8")
+    with pytest.raises(BatchError, match="positive prompt comes from no node"):
+        read_graph(tmp_path / "workflow.json")
+    del graph["negative"]["inputs"]
+    graph["sampler"]["inputs"]["positive"] = ["instruction", 0]
+    (tmp_path / "workflow.json").write_text(json.dumps(graph), encoding="utf-8")
+    assert read_graph(tmp_path / "workflow.json")["negative"]["inputs"] == {}
+
+
+def test_a_choice_in_a_text_is_always_the_same(tmp_path, graph, monkeypatch):
+    """Else a second start would know no job of the first."""
+    import comfy_cli.workflow_to_api
+
+    def convert(canvas, _):
+        return graph | {"drawn": {"class_type": "Note", "inputs": {"text": random.random()}}}
+
+    monkeypatch.setattr(comfy_cli.workflow_to_api, "convert_ui_to_api", convert)
+    drawn = set()
+    for name, text in (("one", '{"nodes": []}'), ("copy", '{"nodes": []}'), ("other", '{"nodes": [1]}')):
+        (tmp_path / name).write_text(text)
+        random.seed()
+        before = random.getstate()
+        drawn.add(read_graph(tmp_path / name, dict)["drawn"]["inputs"]["text"])
+        assert random.getstate() == before
+    assert len(drawn) == 2
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"1": {}}', "no json"])

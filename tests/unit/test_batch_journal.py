@@ -37,6 +37,17 @@ def test_a_damaged_one_is_named_with_what_to_do(tmp_path, to_read):
         Journal(tmp_path, to_read)
 
 
+@pytest.mark.parametrize("words", ["disk I/O error", "database or disk is full", "unable to open database file"])
+def test_of_a_full_disk_it_does_not_say_that_it_is_damaged(folder, monkeypatch, words):
+    def fails(*_):
+        raise sqlite3.OperationalError(words)
+
+    monkeypatch.setattr(Journal, "_open", fails)
+    with pytest.raises(BatchError, match=f"{words}. Look whether its disk is full") as raised:
+        Journal(folder)
+    assert "delete" not in str(raised.value)
+
+
 def test_it_is_read_where_nothing_can_be_written(folder, monkeypatch):
     monkeypatch.setattr(journals.os, "access", lambda path, how: how != os.W_OK)
     before = sorted(folder.iterdir())

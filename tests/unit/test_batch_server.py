@@ -1,8 +1,12 @@
 """What a batch's server is started with."""
 
+import threading
+import time
+
 import pytest
 
 from liveditor.batch import server
+from liveditor.batch.errors import BatchError, Interrupted
 from liveditor.batch.server import SERVERS, ComfyUI, Server
 
 
@@ -55,3 +59,25 @@ def test_a_container_has_as_many_cores_as_it_has_time_for(tmp_path, monkeypatch,
     if text:
         (tmp_path / "cpu.max").write_text(text)
     assert server._cores() == cores
+
+
+@pytest.mark.parametrize(
+    "word", ["--port", "--listen=0.0.0.0", "--output-dir", "--base-directory", "--tls-certfile", "--database-url"]
+)
+def test_arguments_that_a_batch_gives_itself_are_refused(tmp_path, word):
+    with pytest.raises(BatchError, match=f"must not hold {word.partition('=')[0]}"):
+        ComfyUI(tmp_path, arguments=("--lowvram", word, "x")).require_free_arguments()
+    ComfyUI(
+        tmp_path, arguments=("--lowvram", "--fast", "-1", "--extra-model-paths-config", "x")
+    ).require_free_arguments()
+
+
+def test_a_server_that_only_starts_is_ended(tmp_path):
+    """By the first ^C: it may take minutes, or never answer."""
+    (tmp_path / "main.py").write_text("import time; time.sleep(100)")
+    starting = Server(ComfyUI(tmp_path), tmp_path, tmp_path / "user", None)
+    threading.Timer(1, starting.interrupt).start()
+    begun = time.monotonic()
+    with pytest.raises(Interrupted):
+        starting.start()
+    assert time.monotonic() - begun < 10 and not starting.running()
