@@ -1,6 +1,8 @@
 """python -m batch JOBS --out FOLDER: edit many clips, with ComfyUI's Python, in the pack's folder."""
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import shlex
@@ -114,12 +116,13 @@ def gpus():
     return listed.stdout.split()
 
 
-def edit(arguments, out=None, again=None):
+def edit(arguments, out=None, again=None, of_sweep=None):
     """Do what the command line says.
 
     Args:
         out: the output folder, where that has moved.
         again: names of failed jobs to try once more, none for all; None for no failed job.
+        of_sweep: the arguments of the sweep whose edits these are.
     """
     options = parse(arguments)
     options.out = (out or options.out).resolve()
@@ -154,7 +157,8 @@ def edit(arguments, out=None, again=None):
         twice = driver.plan(jobs)
         if again is not None:
             _queue_failed(driver, again)
-        (work / RUN).write_text(json.dumps({"folder": os.getcwd(), "arguments": arguments}), encoding="utf-8")
+        last = {"folder": os.getcwd(), "arguments": arguments, "out": str(options.out), "sweep": of_sweep}
+        (work / RUN).write_text(json.dumps(last), encoding="utf-8")
         for clip, name in twice:
             bars.say(f"{clip}: the same as {name}, and done once")
         if others := left_out(options.jobs):
@@ -239,9 +243,21 @@ def retry(out, names):
         last = json.loads((out / WORK / RUN).read_text(encoding="utf-8"))
     except OSError:
         raise BatchError(f"{out}: no batch has run here to its first job.") from None
-    out = out.resolve()
-    os.chdir(last["folder"])  # its paths may be relative
-    return edit(last["arguments"], out, names)
+    out, moved = out.resolve(), {}
+    for kind in ("arguments", "sweep"):
+        moved[kind] = last.get(kind) and [_where_it_is(text, last, out) for text in last[kind]]
+    with contextlib.suppress(OSError):  # it is gone; paths may be whole
+        os.chdir(last["folder"])  # its paths may be relative
+    if moved["sweep"]:
+        again = [*moved["sweep"], "--out", str(out)]
+        return sweep(again, functools.partial(edit, again=names, of_sweep=again), WORK)
+    return edit(moved["arguments"], out, names)
+
+
+def _where_it_is(text, last, out):
+    """An argument of an earlier run; what lay in its output folder lies where that is now."""
+    path, home = os.path.join(last["folder"], text), last.get("out")
+    return str(out) + path[len(home) :] if home and path.startswith(home + os.sep) else text
 
 
 def _queue_failed(driver, names):
@@ -317,7 +333,7 @@ def main(arguments):
         if arguments[:1] == ["retry"] and len(arguments) >= 2:
             return retry(Path(arguments[1]), arguments[2:])
         if arguments[:1] == ["sweep"]:
-            return sweep(arguments[1:], edit, WORK)
+            return sweep(arguments[1:], functools.partial(edit, of_sweep=arguments[1:]), WORK)
         return edit(arguments)
     except BatchError as error:
         print(f"batch: {error}", file=sys.stderr)

@@ -57,6 +57,8 @@ def sweep(arguments, edit, work: str) -> int:
     out = options.out.resolve()
     grid = [_values(text) for text in options.grid or GRID]
     names = [name for name, _ in grid]
+    if seeds := [name for name in names if name.endswith(".seed")]:
+        raise BatchError(f"--grid {seeds[0]}: all edits of a sweep have one seed, as that to which they are compared.")
     settings = [dict(zip(names, values, strict=True)) for values in itertools.product(*(values for _, values in grid))]
     out.mkdir(parents=True, exist_ok=True)
     jobs = out / "sweep.jsonl"

@@ -35,6 +35,7 @@ class Clip(ABC):
         notes: lines about what was found, for people.
         errors: what was damaged in the last reading.
         header_length: seconds that the clip lasts as far as is known without reading it, or None.
+        has_header: whether the file says that, so that one that ends before was cut off.
     """
 
     name = "the input"
@@ -45,7 +46,7 @@ class Clip(ABC):
     colours: Colours = BT709
     sound = None
     sound_is_whole = False
-    header_length = None
+    header_length, has_header = None, False
 
     @property
     def sounds(self) -> tuple:

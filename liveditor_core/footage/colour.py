@@ -46,7 +46,9 @@ def colours_of(frame, told=(UNSPECIFIED, UNSPECIFIED)) -> Colours:
         told: primaries and transfer of its stream, for PyAV 16, whose frames do not have them.
     """
     if frame.format.is_rgb or frame.format.has_palette:
-        return BT709
+        primaries, transfer = getattr(frame, "color_primaries", told[0]), getattr(frame, "color_trc", told[1])
+        is_hdr = transfer in hdr.TRANSFERS
+        return BT709._replace(primaries=int(primaries), transfer=int(transfer)) if is_hdr else BT709
     guess = BT709 if frame.width >= HD_WIDTH or frame.height >= HD_HEIGHT else BT601
     matrix = frame.colorspace if frame.colorspace in LUMA_WEIGHTS else guess.matrix
     guess = BT709 if matrix == BT709.matrix else Colours(matrix, 9, 14) if matrix in (9, 10) else BT601
@@ -91,6 +93,11 @@ def bit_depth(frame) -> int:
 
 def has_alpha(frame) -> bool:
     return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+
+
+def is_opaque(frame, colours: Colours) -> bool:
+    """Whether nothing of a frame with alpha is transparent."""
+    return bool(to_rgb(frame, colours)[..., 3].min() == 1)
 
 
 def to_rgb(frame, colours: Colours) -> torch.Tensor:

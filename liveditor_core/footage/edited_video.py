@@ -12,7 +12,7 @@ from .geometry import restore_frames
 from .made_video import MadeVideo
 from .regions import keep_outside
 from .source_video import OutputForm, SourceVideo, repeat_last
-from .timing import frame_at, frame_time
+from .timing import frame_at, frame_time, left_out
 from .writer import VideoForm, kind_of
 
 SOURCE_FORM = OutputForm(original_rate=True, original_size=True)
@@ -75,11 +75,17 @@ class EditedVideo(MadeVideo):
 
     def _whole_clip(self, number, first):
         source, rate = self.source, self.rate
-        times = (frame_time(i, rate) for i in range(first, self._each))
-        for i, frame in enumerate(repeat_last(source.clip.frames_at(times), self._each - first), first):
+        times, seen = (frame_time(i, rate) for i in range(first, self._each)), []
+        shown = source.clip.frames_at(times, seen=seen)
+        for i, frame in enumerate(repeat_last(shown, self._each - first), first):
             since = frame_time(i, rate) - source.start
             inside = 0 <= since < source.original_frames / rate
             yield self._finished(number, frame_at(since, rate, source.original_frames), frame) if inside else frame
+        if lost := left_out([picture.time for picture in seen], rate):
+            logging.info(
+                f"LIVEditor: {source.clip.name}: {lost} of {len(seen)} frames of the whole video come faster than "
+                f"{float(rate):.6g} a second, its usual rate, and are left out."
+            )
 
     def _finished(self, number, index, unedited):
         """A frame of the part.

@@ -6,6 +6,7 @@ import heapq
 import io
 import itertools
 import os
+import re
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from .geometry import fit_frames
 from .orientation import turned, upright
 from .pyav import open_input, rational
 from .streams import decoded, decoder_of, picture_of, refusal
-from .timeline import NO_STAMPS, WITHOUT_SHOWING_TIMES, Clock, Timeline
+from .timeline import CLOCK_MAY_JUMP, NO_STAMPS, WITHOUT_SHOWING_TIMES, Clock, Timeline
 from .timing import alike, nominal_rate
 
 PROBED_PACKETS = 600  # from which the frame rate is read
@@ -63,7 +64,7 @@ class FileClip(Clip):
             self._time_base = rational(stream.time_base)
             self.has_index = self._format in INDEXED
             told = stream.codec_context.color_primaries, stream.codec_context.color_trc
-            self.header_length = _header_length(container, stream)
+            self.header_length, self.has_header = _header_length(container, stream), self._format not in CLOCK_MAY_JUMP
             header, aspect = rational(stream.average_rate), rational(stream.sample_aspect_ratio) or Fraction(1)
             self.notes = [f"{stream.codec_context.name} in {self._format}"]
             if len(container.streams.video) > 1:
@@ -258,16 +259,19 @@ class FileClip(Clip):
             notes.append(f"pixels of {self.pixel_aspect}, shown as {shown}x{self.height}")
         if frame.interlaced_frame:
             notes.append("interlaced: where lines comb, deinterlace it first")
-        if self.has_alpha:
+        if self.has_alpha and not colour.is_opaque(frame, self._coded):  # GIF and many others could be, and are not
             notes.append("transparent: edited on black")
         notes.append(self.sound.note if self.sound else "no sound")
 
 
 def _header_length(container, stream):
-    """Seconds of picture that a file claims, or None."""
+    """Seconds of picture that a file claims, or None: that of a whole file may be its sound's."""
     if stream.duration:
         return stream.duration * rational(stream.time_base)
-    return Fraction(container.duration, av.time_base) if container.duration else None
+    told = {key.lower(): value for key, value in stream.metadata.items()}.get("duration", "")  # of Matroska
+    if found := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", told):
+        return 3600 * int(found[1]) + 60 * int(found[2]) + Fraction(found[3])
+    return Fraction(container.duration, av.time_base) if container.duration and len(container.streams) == 1 else None
 
 
 def _is_counted(container):

@@ -39,7 +39,7 @@ def describe(source: SourceVideo, end) -> list[str]:
         )
     if clip.errors:
         lines.append(f"damaged: {len(clip.errors)} places of the picture, the first: {clip.errors[0]}")
-    if end is not None and clip.header_length and end < SHORTER * clip.header_length:
+    if end is not None and clip.has_header and clip.header_length and end < SHORTER * clip.header_length:
         lines.append(
             f"cut off: the picture ends after {float(end):.2f} s, the header says {float(clip.header_length):.2f} s"
         )

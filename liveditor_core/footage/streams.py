@@ -29,6 +29,7 @@ def picture_of(container, name):
     """The stream of the picture; covers are none."""
     decodable = [s for s in container.streams.video if s.codec_context is not None]
     moving = [s for s in decodable if not s.disposition & s.disposition.attached_pic]
+    moving = [s for s in moving if s.frames != 1] or moving  # a cover that is not marked as one
     if not moving:
         reason = "there is only a cover picture" if decodable else "there is no picture in it"
         raise refusal(name, reason)

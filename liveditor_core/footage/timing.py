@@ -59,6 +59,16 @@ def alike(stamps) -> int:
     return counts[(len(counts) - 1) // 2] if len(counts) > 1 else 1
 
 
+def left_out(stamps, rate: Fraction) -> int:
+    """How many frames no frame of a constant rate stands for: those that come faster.
+
+    Args:
+        stamps: when frames begin to show, in seconds, rising.
+    """
+    shown = [math.ceil(stamp * rate - Fraction(1, 2)) for stamp in stamps]
+    return sum(before == after for before, after in zip(shown, shown[1:], strict=False))
+
+
 def is_variable(stamps, rate: Fraction) -> bool:
     """Whether frames come at other distances than a constant rate has, but for rounding of their stamps."""
     steps = [after - before for before, after in zip(stamps, stamps[1:], strict=False)]

@@ -52,7 +52,7 @@ def write_video(file, form: VideoForm, frames, sounds, request=Request()):  # no
         sounds: tracks, each an EncodedSound or one of a CopiedSound.
 
     Raises:
-        FootageError: a container or codec that is not known.
+        FootageError: a container or codec that is not known, or what the disk says.
     """
     container, codec = kind_of(file, request)
     options = {"movflags": "use_metadata_tags" + ("+faststart" if isinstance(file, str) else "")}
@@ -63,10 +63,15 @@ def write_video(file, form: VideoForm, frames, sounds, request=Request()):  # no
             for key, value in (request.metadata or {}).items():
                 out.metadata[key] = value if isinstance(value, str) else json.dumps(value)
             _write(out, _picture_stream(out, form, codec, request.crf), form, frames, sounds, container)
-    except BaseException:
+    except BaseException as error:
         if isinstance(file, str):
             with contextlib.suppress(OSError):
                 os.remove(file)
+        if isinstance(error, OSError) and not isinstance(error, FootageError):
+            raise FootageError(
+                f"{file}: the video cannot be written ({error}). Make room there, or save it under another name or in "
+                "another folder: the edit itself is kept."
+            ) from error
         raise
     finally:
         for sound in sounds:

@@ -53,6 +53,7 @@ def _run(options):
     from .folders import find_pairs
     from .over_folders import measure_all, write_results
 
+    _require_device(options.device)
     found = find_pairs(options.pairs, options.edits)
     models = _models(options)
     out = options.out or (options.pairs if options.pairs.is_dir() else options.pairs.parent) / "metrics"
@@ -90,6 +91,32 @@ def _models(options):
     return load_models(options.clip, options.clip_vision, options.optical_flow, options.small)
 
 
+def _at_least_one(text):
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
+    return int(text)
+
+
+def _above_zero(text):
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be frames a second, as 24 or 30000/1001, got {text}")
+    return value
+
+
+def _require_device(name):
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise FootageError(f"--device {name}: PyTorch cannot compute there: {reason}. Leave it out for cpu.") from None
+
+
 def _parse(arguments):
     parser = argparse.ArgumentParser(
         prog="python -m liveditor_core.metrics",
@@ -103,8 +130,8 @@ def _parse(arguments):
     parser.add_argument("--clip-vision", type=Path, help="file of its image half")
     parser.add_argument("--optical-flow", type=Path, help="file of RAFT, for motion")
     parser.add_argument("--small", action="store_true", help="the small text-image encoder, which knows ten edits only")
-    parser.add_argument("--every", type=int, default=1, help="the models look at every so-manieth frame")
-    parser.add_argument("--fps", type=Fraction, default=Fraction(24), help="of folders of frames (default: 24)")
+    parser.add_argument("--every", type=_at_least_one, default=1, help="the models look at every so-manieth frame")
+    parser.add_argument("--fps", type=_above_zero, default=Fraction(24), help="of folders of frames (default: 24)")
     parser.add_argument("--device", default="cpu", help="of the pixels' numbers, as cuda (default: cpu)")
     parser.add_argument(
         "--comfyui",

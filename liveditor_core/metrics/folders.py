@@ -17,6 +17,7 @@ VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts
 BEFORE = ("before", "source", "input", "original", "video1")
 AFTER = ("after", "edit", "edited", "output", "result", "generate", "generated")
 JOURNAL = Path(".batch") / "journal.sqlite"  # of a batch, in its folder of results
+RUN = Path(".batch") / "run.json"  # its last command
 PROMPTS = "prompts.csv"  # beside the edits: name, target, source_text
 TARGET, SOURCE_TEXT = "target", "source_text"
 
@@ -90,9 +91,11 @@ def _needed(edits, path):
 
 def _of_batch(path):
     rows, known = _journal(path / JOURNAL)
-    pairs, missing, changed = [], 0, 0
+    pairs, missing, changed, home = [], 0, 0, _home_of(path)
     for row in rows:
         before, after = Path(row["clip"]), path / row["result"]
+        if home and not before.is_file():  # the folder was moved with its clips
+            before = path / os.path.relpath(before, home)
         if row["state"] != "done" or not after.is_file() or not before.is_file():
             missing += 1
         elif not _is_as_edited(before, row.get("clip_digest"), known):
@@ -102,6 +105,14 @@ def _of_batch(path):
     notes = [f"{missing} of {len(rows)} jobs are not done, or their clips are gone"] if missing else []
     notes += [f"{changed} of {len(rows)} clips are no longer those that were edited"] if changed else []
     return Found(pairs, "a batch; its instructions are the target texts", notes)
+
+
+def _home_of(path):
+    """Where a batch's folder lay when it ran last, None if that is not known."""
+    try:
+        return json.loads((path / RUN).read_text(encoding="utf-8")).get("out")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _journal(file):
@@ -132,13 +143,21 @@ def _of_list(path):
     try:
         if path.suffix.lower() == ".csv":
             with open(path, encoding="utf-8-sig", newline="") as file:
-                rows = list(csv.DictReader(file))
+                first = file.readline()
+                file.seek(0)
+                rows = list(csv.DictReader(file, delimiter=max(",;\t", key=first.count), strict=True))
         else:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except (OSError, ValueError, csv.Error) as error:
         raise FootageError(f"{path}: cannot be read as a list: {error}") from None
     pairs = []
     for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or any(row.pop(None, None) or ()):
+            raise FootageError(
+                f"{path}, row {number}: must have a cell for each column, or be an object of names and values. A text "
+                "with the sign between cells in it must stand in quotes."
+            )
+        row = {name.strip().lower(): str(value).strip() for name, value in row.items() if value is not None}
         missing = [name for name in ("before", "after") if not row.get(name)]
         if missing:
             raise FootageError(f"{path}, row {number}: must name {' and '.join(missing)}; it has {', '.join(row)}.")

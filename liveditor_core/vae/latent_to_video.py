@@ -46,7 +46,7 @@ def decode_edit(
     try:
         source.clip.require_unchanged()
     except SourceChanged as error:
-        raise SourceChanged(f"{error} {_keep(latent)}") from error
+        raise SourceChanged(f"{error} {_keep(latent, mask is not None)}") from error
     region = None if mask is None else Region(mask, source, SOURCE_FORM if whole else form, feather)
     spool = Spool(folder, source.height, source.width, len(latent) * padded_frame_count(source.frames))
     for number, item in enumerate(latent.split(1), 1):
@@ -55,14 +55,13 @@ def decode_edit(
     return EditedVideo(source, spool, form, region, whole=whole, watch=watch)
 
 
-def _keep(latent):
+def _keep(latent, has_mask):
     """Write an edit where *Load Latent* finds it, so that hours of sampling are not lost; says so."""
     name = time.strftime("liveditor_%Y%m%d_%H%M%S.latent")
     path = os.path.join(folder_paths.get_input_directory(), name)
     comfy.utils.save_torch_file(
         {"latent_tensor": latent.contiguous(), "latent_format_version_0": torch.tensor([])}, path
     )
-    return (
-        f"The edit is kept: Load Latent has it as {name} and can stand in for the sampler; connect its mask to Decode "
-        "Video."
+    return f"The edit is kept: Load Latent has it as {name} and can stand in for the sampler" + (
+        "; connect its mask to Decode Video." if has_mask else "."
     )

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -57,6 +58,8 @@ def encode_source(video, vae, size: SizeWanted, part: PartWanted, *, image_fps=0
     Raises:
         FootageError: the size is no multiple of 16, no frame after the start, or what `open_clip` raises.
     """
+    if not math.isfinite(part.start):
+        raise FootageError(f"start must be a number of seconds, got {part.start}. Use 0 for the beginning.")
     clip = open_clip(video, image_fps=image_fps, audio=audio, check=check)
     width, height = size.of(clip)
     fps = clip.rate if part.at_source_rate else Fraction(TRAINED_FPS)

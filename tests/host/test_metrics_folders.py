@@ -124,6 +124,56 @@ def test_a_list(tmp_path, kind):
         find_pairs(tmp_path / "gone.csv")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffBefore;After;Target;mask\r\ns.mp4; e.mp4;snow, please; \r\n",
+        'before,AFTER,target\ns.mp4,e.mp4,"snow, please"\n',
+        "before\tafter\ttarget\ns.mp4\te.mp4\tsnow, please\n",
+    ],
+)
+def test_a_list_as_other_programs_write_it(tmp_path, text):
+    clip(tmp_path / "s.mp4"), clip(tmp_path / "e.mp4")
+    (tmp_path / "pairs.csv").write_text(text, encoding="utf-8", newline="")
+    (pair,) = find_pairs(tmp_path / "pairs.csv").pairs
+    assert pair.after == tmp_path / "e.mp4" and pair.target == "snow, please" and pair.mask is None
+
+
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("pairs.csv", "before,after\ns.mp4,e.mp4,more\n", "row 1: must have a cell for each column"),
+        ("pairs.csv", 'before,after,target\ns.mp4,e.mp4,"snow\ns.mp4,e.mp4,rain\n', "cannot be read as a list"),
+        ("pairs.jsonl", "[1]\n", "row 1: must have a cell for each column, or be an object"),
+    ],
+)
+def test_lists_that_cannot_be_read(tmp_path, name, text, said):
+    clip(tmp_path / "s.mp4"), clip(tmp_path / "e.mp4")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FootageError, match=said):
+        find_pairs(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "option, said",
+    [
+        ("--every=0", "must be a whole number from 1 on, got 0"),
+        ("--every=-1", "must be a whole number from 1 on, got -1"),
+        ("--fps=0", "must be frames a second, as 24 or 30000/1001, got 0"),
+        ("--fps=-5", "must be frames a second"),
+        ("--fps=1/0", "must be frames a second"),
+        ("--device=nowhere", "--device nowhere: PyTorch cannot compute there"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path, capsys, option, said):
+    code = None
+    try:
+        code = main([str(tmp_path), option, "--comfyui", str(host.COMFYUI)])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2 and said in capsys.readouterr().err
+
+
 @pytest.fixture
 def batch(tmp_path):
     """One job that is done, one that failed."""
@@ -143,6 +193,17 @@ def test_a_batch(batch, tmp_path):
     found = find_pairs(tmp_path / "out")
     assert names(found) == ["a--snow0"] and found.pairs[0].target == "snow"
     assert found.notes == ["1 of 2 jobs are not done, or their clips are gone"]
+
+
+def test_a_batch_that_was_moved_with_its_clips(batch, tmp_path):
+    batch.close()
+    home = tmp_path / "out"
+    (home / ".batch" / "run.json").write_text(json.dumps({"out": str(home)}))
+    (tmp_path / "moved").mkdir()
+    for name in ("out", "clips"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    (pair,) = find_pairs(tmp_path / "moved" / "out").pairs
+    assert pair.before.samefile(tmp_path / "moved" / "clips" / "a.mp4")
 
 
 def test_clips_of_a_batch_that_others_took_the_place_of(batch, tmp_path):

@@ -1,8 +1,11 @@
 """What a sweep reads from reports, and which settings it says are worth taking."""
 
+from pathlib import Path
+
 import pytest
 
 from liveditor.batch import sweep as sweeping
+from liveditor.batch.__main__ import _where_it_is
 from liveditor.batch.errors import BatchError
 from liveditor.batch.sweep import costs_of, sweep
 
@@ -42,6 +45,23 @@ def test_those_worth_taking_are_beaten_by_none(monkeypatch, tmp_path):
         "worse": False,
         "same": True,
     }
+
+
+def test_seeds_are_no_settings(tmp_path):
+    (tmp_path / "clip.mp4").touch()
+    arguments = [str(tmp_path / "clip.mp4"), "--instruction", "x", "--out", str(tmp_path / "out")]
+    with pytest.raises(BatchError, match="all edits of a sweep have one seed"):
+        sweep([*arguments, "--grid", "LIVEditSampler.seed=1,2"], None, ".batch")
+
+
+def test_what_a_retry_finds_in_a_folder_that_was_moved(tmp_path):
+    last = {"folder": "/work", "out": "/work/sweep"}
+    found = [
+        _where_it_is(text, last, Path("/other/place"))
+        for text in ("/work/sweep/sweep.jsonl", "sweep/sweep.jsonl", "clips", "--out", "/work/sweeps/a.csv", "snow")
+    ]
+    assert found == ["/other/place/sweep.jsonl"] * 2 + ["clips", "--out", "/work/sweeps/a.csv", "snow"]
+    assert _where_it_is("a", {"folder": "/work"}, Path("/other")) == "a", "of an earlier version"
 
 
 @pytest.mark.parametrize("grid", ["sar=1,2", "LIVEditSampler.cfg_until", "LIVEditSampler.cfg_until="])

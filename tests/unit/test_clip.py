@@ -12,8 +12,12 @@ import av
 import numpy as np
 import pytest
 import torch
+from footage import Clip, Sound
+from footage import write as write_clip
+from PIL import Image
 
-from liveditor.liveditor_core.footage import orientation, timing
+from liveditor.liveditor_core.footage import hdr, orientation, timing
+from liveditor.liveditor_core.footage.colour import BT709
 from liveditor.liveditor_core.footage.errors import FootageError
 from liveditor.liveditor_core.footage.file_clip import FileClip, Window
 from liveditor.liveditor_core.footage.frames_clip import FramesClip
@@ -21,6 +25,7 @@ from liveditor.liveditor_core.footage.sound import SamplesSound
 from liveditor.liveditor_core.footage.source_report import describe
 from liveditor.liveditor_core.footage.source_video import SourceVideo
 from liveditor.liveditor_core.footage.timeline import Timeline
+from liveditor.liveditor_core.footage.writer import VideoForm, write_video
 
 
 def numbered(count, height=2, width=2):
@@ -190,6 +195,74 @@ def test_a_bare_stream_has_all_of_its_frames(tmp_path, codec, form):
     assert shown(clip, times) == pytest.approx(list(range(50)), abs=1)  # MPEG-1 rounds
     assert shown(clip, times[30:35]) == pytest.approx(list(range(30, 35)), abs=1)
     assert [picture.time * 25 for picture in clip.pictures(Fraction(0))] == list(range(50))
+
+
+def test_a_film_behind_a_picture(tmp_path):
+    """A cover that is not marked as one."""
+    with av.open(str(tmp_path / "clip.mov"), "w") as out:
+        streams = out.add_stream("mjpeg", rate=25), out.add_stream("libx264", rate=25)
+        for video, pixels in zip(streams, ("yuvj420p", "yuv420p"), strict=True):
+            video.width, video.height, video.pix_fmt = 64, 48, pixels
+        for video, count in zip(streams, (1, 50), strict=True):
+            for i in range(count):
+                picture = np.full((48, 64, 3), 20 + 2 * i, np.uint8)
+                out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            out.mux(video.encode(None))
+    assert FileClip(str(tmp_path / "clip.mov")).length() == 2
+
+
+def report_of(clip, frames, read):
+    source = SourceVideo(
+        torch.zeros(1), 64, 48, frames, Fraction(25), clip, Fraction(0), (Fraction(0),) * frames, frames, "crop"
+    )
+    return "\n".join(describe(source, clip.length() if read else None))
+
+
+@pytest.mark.parametrize("container", ["mkv", "mp4", "mov"])
+def test_sound_that_is_longer_than_the_picture(tmp_path, container):
+    shot = Clip(container, sounds=(Sound("aac", plays=500, seconds=4.0),))
+    clip = FileClip(str(write_clip(shot, tmp_path / f"clip.{container}")))
+    assert clip.header_length == 1
+    assert "cut off" not in report_of(clip, 25, True) and "left out" not in report_of(clip, 25, False)
+
+
+def test_palettes_without_anything_transparent(tmp_path):
+    for transparent in (False, True):
+        picture = Image.new("P", (64, 48), 1)
+        picture.putpalette([0, 0, 0, 220, 40, 40])
+        picture.paste(0, (0, 0, 32, 48))
+        picture.save(tmp_path / "clip.gif", **({"transparency": 0} if transparent else {}))
+        assert ("transparent: edited on black" in FileClip(str(tmp_path / "clip.gif")).notes) == transparent
+
+
+def test_hdr_stored_as_rgb(tmp_path):
+    with av.open(str(tmp_path / "clip.mkv"), "w") as out:
+        video = out.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "gbrp10le"
+        video.codec_context.color_primaries, video.codec_context.color_trc = 9, 16
+        picture = np.full((48, 64, 3), round(0.58 * 65535), np.uint16)  # PQ's code for about 203 cd/m2
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb48le").reformat(format="gbrp10le")
+        out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    clip = FileClip(str(tmp_path / "clip.mkv"))
+    assert any("HDR (PQ), mapped to SDR" in note for note in clip.notes) and clip.colours == BT709
+    (shown,) = clip.frames_at(at(0))
+    level = hdr.to_sdr(torch.full((1, 1, 3), 0.58), hdr.PQ)[0, 0, 0]
+    assert shown.mean().item() == pytest.approx(level.item(), abs=0.01) and level > 0.7
+
+
+def test_frames_that_a_constant_rate_has_no_place_for():
+    stamps = [Fraction(i, 10) for i in range(10)] + [1 + Fraction(i, 30) for i in range(29)]
+    assert timing.left_out(stamps, Fraction(30)) == 0
+    assert timing.left_out(stamps, Fraction(10)) == 19
+    assert timing.left_out([Fraction(i, 25) for i in range(100)], Fraction(25)) == 0
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path):
+    form = VideoForm(64, 48, Fraction(25), BT709, False, Fraction(1))
+    place = tmp_path / "nowhere" / "clip.mp4"
+    with pytest.raises(FootageError, match=f"{place}: the video cannot be written .* another folder: the edit itself"):
+        write_video(str(place), form, iter([torch.zeros(48, 64, 3)]), [])
 
 
 def test_a_part_far_inside(tmp_path):
