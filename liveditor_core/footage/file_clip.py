@@ -220,7 +220,10 @@ class FileClip(Clip):
                 yield found
             return
         except av.error.FFmpegError as error:
-            self.errors = [str(error)]  # the error itself holds on to decoder and file
+            # Where a key frame cannot be begun with, a strict decoder refuses all that follows: pictures of open groups
+            # and of gradual refresh lack what was before. The other one has them whole soon after.
+            if seek_to is None or given:
+                self.errors = [str(error)]  # the error itself holds on to decoder and file
         yield from itertools.islice(self._read(seek_to), given, None)
 
     def _read(self, seek_to, *, strict=False):

@@ -273,6 +273,26 @@ def test_a_part_far_inside(tmp_path):
     assert trimmed.length() == 1 and trimmed.count_before(Fraction(1, 2)) == 5
 
 
+@pytest.mark.parametrize("how", ["open-gop=1:bframes=4", "intra-refresh=1"])
+def test_a_part_far_inside_of_groups_that_need_others(tmp_path, how):
+    """Nothing is damaged, and every picture is the right one."""
+    path = str(tmp_path / "clip.mkv")
+    with av.open(path, "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        video.options = {"x264-params": f"{how}:keyint=50:scenecut=0", "crf": "8"}
+        for i in range(250):
+            picture = np.roll(np.linspace(0, 255, 96).astype(np.uint8), i)[None, :, None].repeat(64, 0).repeat(3, 2)
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        out.mux(video.encode(None))
+    clip, times = FileClip(path), [Fraction(173 + i, 25) + Fraction(1, 50) for i in range(10)]
+    far = list(clip.frames_at(times))
+    assert clip.errors == []
+    whole = list(clip.frames_at([Fraction(1, 50), *times]))[1:]
+    assert clip.errors == []
+    assert max((a - b).abs().max().item() for a, b in zip(far, whole, strict=True)) < 0.06
+
+
 def test_sound_stays_in_step(tmp_path):
     tone = np.full(8000, 8000, np.int16)
     path = write(tmp_path / "clip.mkv", range(500, 3000, 40), sound=(8000, tone))  # from 1 s to 2 s; picture from 0.5 s
