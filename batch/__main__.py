@@ -326,7 +326,7 @@ def main(arguments):
         terminals = [number for number in (1, 2) if os.isatty(number)]
         signal.signal(signal.SIGHUP, lambda *_: _hung_up(terminals))
     try:
-        if arguments in (["status"], ["retry"]):
+        if arguments[:1] in (["status"], ["retry"]) and (arguments[1:2] or ["-h"])[0] in ("-h", "--help"):
             raise BatchError(f"{arguments[0]}: of which output folder?")
         if arguments[:1] == ["status"] and len(arguments) == 2:
             return status(Path(arguments[1]))

@@ -32,7 +32,7 @@ from batches import (
 from PIL import Image
 
 from liveditor.batch.driver import WORK
-from liveditor.batch.journal import DONE, FAILED, FILE, QUEUED, RUNNING
+from liveditor.batch.journal import DONE, FAILED, FILE, QUEUED, RUNNING, Journal
 
 
 @pytest.fixture
@@ -206,6 +206,8 @@ def test_a_workflow_of_the_canvas_and_settings_for_all(folder):
         (["clips", "--instruction", "snow", "--out", "clips"], "results would come among the clips"),
         (["jobs.jsonl", "--out", "clips/clip00.mp4", "--comfyui", host.COMFYUI], "cannot be made"),
         (["jobs.jsonl", "--workers", "0", "--comfyui", host.COMFYUI], "must be at least 1"),
+        (["jobs.jsonl", "--server=--port 9", "--comfyui", host.COMFYUI], "must not hold --port"),
+        (["status", "--help"], "of which output folder"),
         (["status"], "of which output folder"),
         (["status", "damaged"], "the journal of the batch cannot be used"),
     ],
@@ -239,3 +241,18 @@ def test_a_sweep_over_settings(folder):
     assert as_reference["worth taking"] == "True" and (folder / "out" / fewer["result"]).is_file()
     with Image.open(folder / "out" / "sweep.png") as picture:
         assert picture.width == 1000
+    # Moved, and one of its edits tried again: the table is made anew.
+    moved = (folder / "out").rename(folder / "moved")
+    (moved / "sweep.csv").unlink()
+    (moved / fewer["result"]).unlink()
+    journal = Journal(moved / WORK)
+    (key,) = (row["key"] for row in journal.all() if row["result"] == fewer["result"])
+    journal.failed(key, "no picture")
+    journal.close()
+    command = [sys.executable, "-s", "-m", "batch", "retry", moved]
+    said = subprocess.run(list(map(str, command)), cwd=host.PACK, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    with open(moved / "sweep.csv", newline="") as file:
+        again = list(csv.DictReader(file))
+    assert [row["decibels"] for row in again] == [fewer["decibels"], as_reference["decibels"]]
+    assert (moved / fewer["result"]).is_file()
