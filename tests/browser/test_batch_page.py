@@ -51,6 +51,21 @@ def test_numbers_of_edits_are_columns_once_they_were_measured(page, tmp_path):
     assert page.locator("th", has_text="PSNR").count() == 0, "nothing was measured of it"
 
 
+def test_a_screen_shows_all_columns_and_long_words_take_one_row(page, tmp_path):
+    names = ("kept_if_edited", "psnr", "ssim", "change_share", "flicker_excess", "flow_similarity", "text_gain")
+    numbers = {f"clip{i:04}--snow": dict.fromkeys(names, 12.345) for i in range(20)}
+    (tmp_path / "metrics").mkdir(exist_ok=True)
+    (tmp_path / "metrics" / "metrics.js").write_text(f"window.liveditorMetrics = {json.dumps(numbers)};")
+    rows = [row(i, instruction="make it snow " * 500, result="after one.mp4") for i in range(20)]
+    write_page(tmp_path, [{**each, "clip": str(tmp_path / "before.mp4")} for each in rows])
+    page.set_viewport_size({"width": 1600, "height": 900})
+    page.reload()
+    assert page.locator("th", has_text="text gain").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("tbody tr").first.bounding_box()["height"] < 300
+    page.screenshot(path=tmp_path / "page.png")
+
+
 def names(page):
     return page.locator("tbody tr td:first-child > div").evaluate_all("all => all.map((each) => each.firstChild.data)")
 
