@@ -256,8 +256,14 @@ def retry(out, names):
 
 def _where_it_is(text, last, out):
     """An argument of an earlier run; what lay in its output folder lies where that is now."""
-    path, home = os.path.join(last["folder"], text), last.get("out")
-    return str(out) + path[len(home) :] if home and path.startswith(home + os.sep) else text
+    if text.startswith("--") and "=" in text:
+        name, _, value = text.partition("=")
+        return f"{name}={_where_it_is(value, last, out)}"
+    home, path = last.get("out"), os.path.normpath(os.path.join(last["folder"], text))
+    if home in (None, str(out)) or not path.startswith(home + os.sep):
+        return text
+    there = str(out) + path[len(home) :]
+    return there if os.path.exists(there) else text
 
 
 def _queue_failed(driver, names):

@@ -14,6 +14,7 @@ REPORT = "liveditor_batch_report"  # id of the node that hands the sampler's rep
 LOADER, SAMPLER, SAVER = "LoadVideo", "LIVEditSampler", "SaveVideo"
 DECODER = "DecodeVideo"
 LOADED = LOADER, "file"  # the input that takes a job's clip
+TEXTS = "text", "value", "string"  # what nodes that hold a text call it
 TIMELINE = "LIVEditTimeline"
 WORDS = {"CLIPTextEncode": "text", TIMELINE: "timeline"}  # by class: the input that holds the instruction
 
@@ -183,15 +184,14 @@ def instruction_of(graph):
 
 def _text_behind(graph, node, name):
     """The node that holds a text, and its input: the node itself, or one connected to it that holds a single text."""
-    passed = set()
-    while isinstance(link := node["inputs"].get(name), list):
-        node = graph.get(link[0])
-        texts = [each for each, value in (node or {}).get("inputs", {}).items() if isinstance(value, (str, list))]
-        if link[0] in passed or len(texts) != 1:
-            return None, None
-        passed.add(link[0])
-        name = texts[0]
-    return node, name
+    link = node["inputs"][name]
+    if not isinstance(link, list):
+        return node, name
+    before = graph.get(link[0], {}).get("inputs", {})
+    texts = [each for each, value in before.items() if isinstance(value, (str, list))]
+    if len(texts) != 1 or texts[0] not in TEXTS or isinstance(before[texts[0]], list):
+        return None, None
+    return graph[link[0]], texts[0]
 
 
 def _class_behind(graph, link):

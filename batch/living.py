@@ -17,9 +17,11 @@ def find(name: dict) -> psutil.Process | None:
     Raises:
         KeyError, TypeError: it is no such name.
     """
-    pid, began = name["pid"], name["began"]
+    pid, began, created = name["pid"], name.get("began"), name.get("created")
     try:
         process = psutil.Process(pid)
+        if began is None:  # of an earlier version
+            return process if abs(process.create_time() - created) < 2 else None
         return process if _began(process) == began else None
     except psutil.Error:
         return None

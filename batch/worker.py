@@ -6,6 +6,7 @@ The same on every machine and in every pool.
 import contextlib
 import errno
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -20,8 +21,8 @@ FULL = (
     "No space left on device",
     "not enough space on the disk",
     "Disk quota exceeded",
-    "on their way, got",  # Decode Video's, before it begins
 )  # the system's words, in a node's message
+NEEDS = re.compile(r"needs ([\d.e+]+) GB in .* on their way, got")  # Decode Video's, before it begins
 RESULTS = ("images", "video", "videos", "gifs")  # what nodes that save videos call them
 
 
@@ -67,8 +68,8 @@ class Worker:
         try:
             return self._run(task, on_progress)
         except (JobFailed, OSError) as error:
-            if getattr(error, "errno", None) in (errno.ENOSPC, getattr(errno, "EDQUOT", None)) or any(
-                words in str(error) for words in FULL
+            if getattr(error, "errno", None) in (errno.ENOSPC, getattr(errno, "EDQUOT", None)) or self._says_full(
+                str(error)
             ):
                 raise DiskFull(f"the disk is full: {error}") from None
             if isinstance(error, OSError):  # a clip that cannot be read, a folder that cannot be written to
@@ -104,6 +105,13 @@ class Worker:
         os.replace(beside, result)
         report = "\n".join(outputs.get(REPORT, {}).get("text", ()))
         return Result(str(result), size, time.monotonic() - started, report)
+
+    def _says_full(self, message):
+        """Whether a job failed for want of room that can be made: for what no empty disk holds, none can."""
+        needs = NEEDS.search(message)
+        if needs:
+            return float(needs[1]) * 1e9 < shutil.disk_usage(self._server.folder).total
+        return any(words in message for words in FULL)
 
     def interrupt(self):
         """Stop the job at work, from another thread."""

@@ -78,13 +78,17 @@ class EditedVideo(MadeVideo):
         times, seen = (frame_time(i, rate) for i in range(first, self._each)), []
         shown = source.clip.frames_at(times, seen=seen)
         for i, frame in enumerate(repeat_last(shown, self._each - first), first):
+            if first == 0 and i == self._each - 1:  # nobody asks for more after the last one
+                self._say_what_is_left_out(seen)
             since = frame_time(i, rate) - source.start
             inside = 0 <= since < source.original_frames / rate
             yield self._finished(number, frame_at(since, rate, source.original_frames), frame) if inside else frame
-        if lost := left_out([picture.time for picture in seen], rate):
+
+    def _say_what_is_left_out(self, seen):
+        if lost := left_out([picture.time for picture in seen], self.rate):
             logging.info(
-                f"LIVEditor: {source.clip.name}: {lost} of {len(seen)} frames of the whole video come faster than "
-                f"{float(rate):.6g} a second, its usual rate, and are left out."
+                f"LIVEditor: {self.source.clip.name}: {lost} of {len(seen)} frames of the whole video come faster than "
+                f"{float(self.rate):.6g} a second, its usual rate, and are left out."
             )
 
     def _finished(self, number, index, unedited):

@@ -28,6 +28,7 @@ CHECKED_PACKETS = 256  # from one look at whether to stop to the next
 COMPARED = 1 << 16  # bytes of each end of a file
 REORDERED = 1  # second by which frames may come in another order than they show
 SEEK_FROM = 5  # seconds; decoding on is as fast before
+SURE_WITHIN = 60  # seconds from the beginning, in which damage is told from what only looks like it
 # Where an index says at which bytes a time lies. Elsewhere the bytes are guessed, and frames can be missed.
 INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 THREADS = min(8, os.cpu_count() or 1)  # each holds frames of its own
@@ -163,9 +164,11 @@ class FileClip(Clip):
 
     def length(self):
         if self._length is None:
-            last = heapq.nlargest(2, self._stamps())
-            (time, told), (before, _) = (last + last)[:2] if last else ((Fraction(0), 0),) * 2
-            end = time + self._last_duration(told, time - before) + (self._alike - 1) / self.rate
+            last = heapq.nlargest(self._alike + 1, self._stamps()) or [(Fraction(0), 0)]
+            time, told = last[0]
+            before = next((stamp for stamp, _ in last if stamp < time), time)
+            alike = sum(stamp == time for stamp, _ in last)
+            end = time + (alike / self.rate if self._alike > 1 else self._last_duration(told, time - before))
             self._length = max(
                 Fraction(0), end if self._window.end is None else min(end, self._window.end - self._window.start)
             )
@@ -220,10 +223,15 @@ class FileClip(Clip):
                 yield found
             return
         except av.error.FFmpegError as error:
-            # Where a key frame cannot be begun with, a strict decoder refuses all that follows: pictures of open groups
-            # and of gradual refresh lack what was before. The other one has them whole soon after.
-            if seek_to is None or given:
-                self.errors = [str(error)]  # the error itself holds on to decoder and file
+            self.errors = [str(error)]  # the error itself holds on to decoder and file
+        if seek_to is not None and not given:
+            # The key frame is damaged; or a strict decoder cannot begin with it, since pictures of open groups and of
+            # gradual refresh lack what was before. From the clip's beginning on that is told apart; far from there it
+            # would take too long, and the other decoder has them whole soon after.
+            if seek_to - self.origin <= SURE_WITHIN:
+                yield from self._frames()
+                return
+            self.errors = []
         yield from itertools.islice(self._read(seek_to), given, None)
 
     def _read(self, seek_to, *, strict=False):

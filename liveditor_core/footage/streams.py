@@ -54,16 +54,17 @@ class Label(NamedTuple):
 
     @property
     def is_default(self):
-        return bool(self.disposition & Disposition.default)
+        return bool(self.disposition & Disposition.default.value)
 
     @classmethod
     def of(cls, stream):
         tags = {**stream.metadata, "language": stream.language or stream.metadata.get("language")}
-        return cls(tuple((name, tags[name]) for name in LABELS if tags.get(name)), int(stream.disposition))
+        flags = getattr(stream.disposition, "value", stream.disposition)  # before PyAV 17.1 no number
+        return cls(tuple((name, tags[name]) for name in LABELS if tags.get(name)), flags)
 
     def put_on(self, stream):
         stream.metadata.update(self.tags)
-        stream.disposition = Disposition(self.disposition)
+        stream.disposition = self.disposition
 
 
 def decoder_of(stream, *, threads=0, strict=False):

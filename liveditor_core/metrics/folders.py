@@ -95,7 +95,8 @@ def _of_batch(path):
     for row in rows:
         before, after = Path(row["clip"]), path / row["result"]
         if home and not before.is_file():  # the folder was moved with its clips
-            before = path / os.path.relpath(before, home)
+            with contextlib.suppress(ValueError):  # on another drive
+                before = path / os.path.relpath(before, home)
         if row["state"] != "done" or not after.is_file() or not before.is_file():
             missing += 1
         elif not _is_as_edited(before, row.get("clip_digest"), known):
@@ -158,6 +159,9 @@ def _of_list(path):
                 "with the sign between cells in it must stand in quotes."
             )
         row = {name.strip().lower(): str(value).strip() for name, value in row.items() if value is not None}
+        row = {name: value for name, value in row.items() if value}
+        if not row:
+            continue
         missing = [name for name in ("before", "after") if not row.get(name)]
         if missing:
             raise FootageError(f"{path}, row {number}: must name {' and '.join(missing)}; it has {', '.join(row)}.")

@@ -130,6 +130,7 @@ def test_a_list(tmp_path, kind):
         "\ufeffBefore;After;Target;mask\r\ns.mp4; e.mp4;snow, please; \r\n",
         'before,AFTER,target\ns.mp4,e.mp4,"snow, please"\n',
         "before\tafter\ttarget\ns.mp4\te.mp4\tsnow, please\n",
+        "before;after;target\ns.mp4;e.mp4;snow, please\n;;\n;;\n",
     ],
 )
 def test_a_list_as_other_programs_write_it(tmp_path, text):
@@ -195,7 +196,7 @@ def test_a_batch(batch, tmp_path):
     assert found.notes == ["1 of 2 jobs are not done, or their clips are gone"]
 
 
-def test_a_batch_that_was_moved_with_its_clips(batch, tmp_path):
+def test_a_batch_that_was_moved_with_its_clips(batch, tmp_path, monkeypatch):
     batch.close()
     home = tmp_path / "out"
     (home / ".batch" / "run.json").write_text(json.dumps({"out": str(home)}))
@@ -204,6 +205,13 @@ def test_a_batch_that_was_moved_with_its_clips(batch, tmp_path):
         (tmp_path / name).rename(tmp_path / "moved" / name)
     (pair,) = find_pairs(tmp_path / "moved" / "out").pairs
     assert pair.before.samefile(tmp_path / "moved" / "clips" / "a.mp4")
+
+    def on_another_drive(*_):
+        raise ValueError("path is on mount 'E:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", on_another_drive)
+    with pytest.raises(FootageError, match="2 of 2 jobs are not done, or their clips are gone"):
+        find_pairs(tmp_path / "moved" / "out")
 
 
 def test_clips_of_a_batch_that_others_took_the_place_of(batch, tmp_path):

@@ -1,5 +1,6 @@
 """Every sound track of a clip in the whole video, copied where the file can hold it, else encoded anew."""
 
+import re
 from fractions import Fraction
 
 import av
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from av.stream import Disposition
-from footage import Clip, Sound, steady, write
+from footage import Clip, Sound, steady, then, write
 
 from liveditor.liveditor_core.footage.edited_video import EditedVideo
 from liveditor.liveditor_core.footage.file_clip import FileClip
@@ -140,3 +141,16 @@ def test_sound_that_was_given_takes_the_place_of_all(tmp_path):
     audio = {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 8000}
     edited(open_clip(video, audio=audio), tmp_path, whole=True).save_to(str(tmp_path / "out.mkv"))
     assert len(tracks_of(tmp_path / "out.mkv")) == 1
+
+
+def test_frames_that_have_no_place_in_the_whole_video_are_counted(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for stamps, lost in ((then(steady(10, 60), 30, 30), 19), (steady(25, 50), 0)):
+        clip = FileClip(str(write(Clip("mkv", stamps=stamps), tmp_path / f"{lost}.mkv")))
+        caplog.clear()
+        edited(clip, tmp_path, whole=True).save_to(str(tmp_path / f"{lost}.mp4"))
+        said = [line for line in caplog.messages if "are left out" in line]
+        assert len(said) == bool(lost)
+        if lost:
+            count = int(re.search(r"(\d+) of 9\d frames of the whole video come faster than 10 ", said[0])[1])
+            assert abs(count - lost) <= 1

@@ -257,9 +257,10 @@ def test_an_instruction_in_a_text_node_before(graph):
     graph["words"] = {"class_type": "StringConcatenate", "inputs": {"string_a": "fog", "string_b": ", at night"}}
     with pytest.raises(BatchError, match="typed into it or into one text node before it"):
         instruction_of(graph)
-    graph["words"]["inputs"] = {"value": ["words", 0]}
-    with pytest.raises(BatchError, match="no node that is known"):
-        instruction_of(graph)
+    for inputs in ({"value": ["words", 0]}, {"path": "prompts/night.txt"}, {"images": ["video", 0], "seed": 1}, {}):
+        graph["words"]["inputs"] = inputs
+        with pytest.raises(BatchError, match="no node that is known"):
+            instruction_of(graph)
 
 
 def test_of_several_saved_videos_the_edit_counts(graph):

@@ -1,7 +1,5 @@
 """What a sweep reads from reports, and which settings it says are worth taking."""
 
-from pathlib import Path
-
 import pytest
 
 from liveditor.batch import sweep as sweeping
@@ -55,13 +53,29 @@ def test_seeds_are_no_settings(tmp_path):
 
 
 def test_what_a_retry_finds_in_a_folder_that_was_moved(tmp_path):
+    (tmp_path / "sweep.jsonl").touch()
+    there = str(tmp_path / "sweep.jsonl")
     last = {"folder": "/work", "out": "/work/sweep"}
-    found = [
-        _where_it_is(text, last, Path("/other/place"))
-        for text in ("/work/sweep/sweep.jsonl", "sweep/sweep.jsonl", "clips", "--out", "/work/sweeps/a.csv", "snow")
-    ]
-    assert found == ["/other/place/sweep.jsonl"] * 2 + ["clips", "--out", "/work/sweeps/a.csv", "snow"]
-    assert _where_it_is("a", {"folder": "/work"}, Path("/other")) == "a", "of an earlier version"
+    for text, expected in (
+        ("/work/sweep/sweep.jsonl", there),
+        ("sweep/sweep.jsonl", there),
+        ("--workflow=/work/sweep/sweep.jsonl", f"--workflow={there}"),
+        ("/work/sweep/gone.jsonl", "/work/sweep/gone.jsonl"),
+        ("--set=a.b=/work/sweep", "--set=a.b=/work/sweep"),
+        *((same, same) for same in ("clips", "--out", "/work/sweeps/a.csv", "snow")),
+    ):
+        assert _where_it_is(text, last, tmp_path) == expected
+    assert _where_it_is("a", {"folder": "/work"}, tmp_path) == "a", "of an earlier version"
+
+
+def test_a_retry_within_the_output_folder(tmp_path):
+    """Every argument lies in it then, the words as well."""
+    arguments = ["../clips", "--out", ".", "--instruction", "make it snow"]
+    for folder, out in ((str(tmp_path), tmp_path), ("/before", tmp_path)):
+        last = {"folder": folder, "out": folder}
+        assert [_where_it_is(text, last, out) for text in arguments[:2] + arguments[3:]] == [
+            text for text in arguments if text != "."
+        ]
 
 
 @pytest.mark.parametrize("grid", ["sar=1,2", "LIVEditSampler.cfg_until", "LIVEditSampler.cfg_until="])

@@ -1,5 +1,6 @@
 """Footage read by time: stamps, rates, sides, sound; from frames in memory and from small files."""
 
+import enum
 import os
 import re
 import struct
@@ -24,6 +25,7 @@ from liveditor.liveditor_core.footage.frames_clip import FramesClip
 from liveditor.liveditor_core.footage.sound import SamplesSound
 from liveditor.liveditor_core.footage.source_report import describe
 from liveditor.liveditor_core.footage.source_video import SourceVideo
+from liveditor.liveditor_core.footage.streams import Label
 from liveditor.liveditor_core.footage.timeline import Timeline
 from liveditor.liveditor_core.footage.writer import VideoForm, write_video
 
@@ -291,6 +293,56 @@ def test_a_part_far_inside_of_groups_that_need_others(tmp_path, how):
     whole = list(clip.frames_at([Fraction(1, 50), *times]))[1:]
     assert clip.errors == []
     assert max((a - b).abs().max().item() for a, b in zip(far, whole, strict=True)) < 0.06
+
+
+def test_a_damaged_picture_with_which_a_part_begins(tmp_path):
+    path = str(tmp_path / "clip.mkv")
+    with av.open(path, "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        video.options = {"x264-params": "keyint=50:min-keyint=50:scenecut=0", "crf": "8"}
+        noise = np.random.default_rng(0).integers(0, 255, (250, 64, 96, 3), np.uint8)
+        packets = [p for picture in noise for p in video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))]
+        packets += video.encode(None)
+        for packet in packets:
+            if packet.is_keyframe and packet.pts * packet.time_base == 8:
+                content = bytearray(bytes(packet))
+                content[len(content) // 3 : len(content) // 3 + 60] = bytes(60)
+                damaged = av.Packet(bytes(content))
+                damaged.pts, damaged.dts, damaged.time_base = packet.pts, packet.dts, packet.time_base
+                damaged.stream, damaged.is_keyframe, packet = packet.stream, True, damaged
+            out.mux(packet)
+    clip = FileClip(path)
+    assert len(list(clip.frames_at([Fraction(201, 25), Fraction(205, 25)]))) == 2 and len(clip.errors) == 1
+    assert len(list(clip.frames_at([Fraction(251, 50)]))) == 1 and clip.errors == []
+
+
+@pytest.mark.parametrize("count, seconds", [(60, 2.4), (61, 2.44), (62, 2.48)])
+def test_the_length_of_coarse_stamps(tmp_path, count, seconds):
+    path = write(tmp_path / "clip.mkv", [i * 1000 for i in range(count)], codec="mpeg4")
+    with av.open(path) as source, av.open(str(tmp_path / "coarse.mkv"), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(each for each in source.demux() if each.size):
+            packet.pts = packet.dts = number // 3 * 120
+            packet.duration, packet.stream = 120, stream
+            out.mux(packet)
+    clip = FileClip(str(tmp_path / "coarse.mkv"))
+    assert clip.rate == 25 and clip.length() == Fraction(seconds).limit_denominator(100)
+
+
+class OldDisposition(enum.Flag):
+    """As before PyAV 17.1."""
+
+    none, default, comment = 0, 1, 8
+
+
+def test_labels_with_an_earlier_pyav():
+    stream = SimpleNamespace(metadata={"title": "Commentary"}, language=None, disposition=OldDisposition.default)
+    label, written = Label.of(stream), SimpleNamespace(metadata={})
+    assert label.is_default and label.tags == (("title", "Commentary"),)
+    label.put_on(written)
+    assert written.metadata == {"title": "Commentary"} and written.disposition == 1
+    assert not Label.of(SimpleNamespace(metadata={}, language="deu", disposition=8)).is_default
 
 
 def test_sound_stays_in_step(tmp_path):
