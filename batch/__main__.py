@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import functools
-import json
 import os
 import shlex
 import signal
@@ -28,6 +27,7 @@ from .errors import BatchError, ServerDidNotStart
 from .graph import DEFAULT, ROOT, read_graph
 from .jobs import left_out, read_jobs, value_of
 from .journal import DONE, FAILED, FILE, QUEUED, RUNNING, Journal
+from .last_run import last_run, remember
 from .local_pool import LocalWorker
 from .page import FILE as PAGE
 from .progress import Bars
@@ -45,7 +45,6 @@ DESCRIPTION = """Edit many clips: a folder or a list of jobs in, a folder of edi
 
 Start the same again after whatever happened: what is done is skipped, what was begun goes on. edits/index.html shows
 all of it."""
-RUN = "run.json"  # in the work folder: the last command line
 NAMED = 5  # of the files that are left out
 ALL_DONE, SOME_FAILED, WRONG, ENDED_EARLY = 0, 1, 2, 3
 
@@ -157,8 +156,7 @@ def edit(arguments, out=None, again=None, of_sweep=None):
         twice = driver.plan(jobs)
         if again is not None:
             _queue_failed(driver, again)
-        last = {"folder": os.getcwd(), "arguments": arguments, "out": str(options.out), "sweep": of_sweep}
-        (work / RUN).write_text(json.dumps(last), encoding="utf-8")
+        remember(work, options.out, arguments, of_sweep)
         for clip, name in twice:
             bars.say(f"{clip}: the same as {name}, and done once")
         if others := left_out(options.jobs):
@@ -239,31 +237,13 @@ def status(out):
 def retry(out, names):
     """Failed jobs once more, with the arguments of the last run."""
     _journal(out).close()
-    try:
-        last = json.loads((out / WORK / RUN).read_text(encoding="utf-8"))
-    except OSError:
-        raise BatchError(f"{out}: no batch has run here to its first job.") from None
-    out, moved = out.resolve(), {}
-    for kind in ("arguments", "sweep"):
-        moved[kind] = last.get(kind) and [_where_it_is(text, last, out) for text in last[kind]]
-    with contextlib.suppress(OSError):  # it is gone; paths may be whole
-        os.chdir(last["folder"])  # its paths may be relative
-    if moved["sweep"]:
-        again = [*moved["sweep"], "--out", str(out)]
+    last, out = last_run(out / WORK, out.resolve()), out.resolve()
+    with contextlib.suppress(OSError):  # the folder is gone; paths may be whole
+        os.chdir(last.folder)
+    if last.sweep:
+        again = [*last.sweep, "--out", str(out)]
         return sweep(again, functools.partial(edit, again=names, of_sweep=again), WORK)
-    return edit(moved["arguments"], out, names)
-
-
-def _where_it_is(text, last, out):
-    """An argument of an earlier run; what lay in its output folder lies where that is now."""
-    if text.startswith("--") and "=" in text:
-        name, _, value = text.partition("=")
-        return f"{name}={_where_it_is(value, last, out)}"
-    home, path = last.get("out"), os.path.normpath(os.path.join(last["folder"], text))
-    if home in (None, str(out)) or not path.startswith(home + os.sep):
-        return text
-    there = str(out) + path[len(home) :]
-    return there if os.path.exists(there) else text
+    return edit(last.arguments, out, names)
 
 
 def _queue_failed(driver, names):

@@ -3,8 +3,8 @@
 import pytest
 
 from liveditor.batch import sweep as sweeping
-from liveditor.batch.__main__ import _where_it_is
 from liveditor.batch.errors import BatchError
+from liveditor.batch.last_run import where_it_is
 from liveditor.batch.sweep import costs_of, sweep
 
 REPORT = (
@@ -64,8 +64,8 @@ def test_what_a_retry_finds_in_a_folder_that_was_moved(tmp_path):
         ("--set=a.b=/work/sweep", "--set=a.b=/work/sweep"),
         *((same, same) for same in ("clips", "--out", "/work/sweeps/a.csv", "snow")),
     ):
-        assert _where_it_is(text, last, tmp_path) == expected
-    assert _where_it_is("a", {"folder": "/work"}, tmp_path) == "a", "of an earlier version"
+        assert where_it_is(text, last, tmp_path) == expected
+    assert where_it_is("a", {"folder": "/work"}, tmp_path) == "a", "of an earlier version"
 
 
 def test_a_retry_within_the_output_folder(tmp_path):
@@ -73,7 +73,7 @@ def test_a_retry_within_the_output_folder(tmp_path):
     arguments = ["../clips", "--out", ".", "--instruction", "make it snow"]
     for folder, out in ((str(tmp_path), tmp_path), ("/before", tmp_path)):
         last = {"folder": folder, "out": folder}
-        assert [_where_it_is(text, last, out) for text in arguments[:2] + arguments[3:]] == [
+        assert [where_it_is(text, last, out) for text in arguments[:2] + arguments[3:]] == [
             text for text in arguments if text != "."
         ]
 
