@@ -254,5 +254,6 @@ def test_a_sweep_over_settings(folder):
     assert said.returncode == 0, said.stderr
     with open(moved / "sweep.csv", newline="") as file:
         again = list(csv.DictReader(file))
-    assert [row["decibels"] for row in again] == [fewer["decibels"], as_reference["decibels"]]
+    wanted = [float(row["decibels"]) for row in (fewer, as_reference)]  # which kernel is faster may differ, and rounds
+    assert [float(row["decibels"]) for row in again] == pytest.approx(wanted, abs=0.1)
     assert (moved / fewer["result"]).is_file()
