@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from edited_clips import part_of
 from footage import Clip, write
 from footage_pictures import disc
 
@@ -147,18 +148,7 @@ def test_pixels_that_are_not_square(temp):
     shot = Clip("mkv", size=(72, 96), pixel_aspect=shape, background=disc(shape), numbered=False)
     path = str(write(shot, temp / "wide.mkv"))
     stored = FileClip(path)
-    source = SourceVideo(
-        latent=None,
-        width=144,
-        height=96,
-        frames=16,
-        fps=Fraction(16),
-        clip=stored,
-        start=Fraction(0),
-        stamps=tuple(Fraction(i, 25) for i in range(25)),
-        original_frames=25,
-        fit="crop",
-    )
+    source = part_of(stored, (144, 96), 16, 0, 25)
     square = torch.stack([source.fitted(stored.rgb(picture)) for picture in stored.pictures(Fraction(0))])
     itself, edit = InputImpl.VideoFromFile(path), clip(square, 25)
     for before, after, aspect in ((itself, itself, 2), (source, itself, 2), (source, edit, 1), (itself, edit, 1)):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from av.stream import Disposition
+from edited_clips import part_of
 from footage import Clip, Sound, steady, then, write
 
 from liveditor.liveditor_core.footage.edited_video import EditedVideo
 from liveditor.liveditor_core.footage.file_clip import FileClip
 from liveditor.liveditor_core.footage.reader import open_clip
-from liveditor.liveditor_core.footage.source_video import AS_EDITED, SourceVideo
+from liveditor.liveditor_core.footage.source_video import AS_EDITED
 from liveditor.liveditor_core.footage.spool import Spool
 
 TITLES = "Dialogue", "Commentary", "Music"
@@ -40,18 +41,7 @@ def recorded(folder, container, codecs, default):
 
 def edited(clip, folder, **how):
     """The clip with half a second of it edited, from 0.4 s on."""
-    source = SourceVideo(
-        latent=None,
-        width=96,
-        height=64,
-        frames=8,
-        fps=Fraction(16),
-        clip=clip,
-        start=Fraction(2, 5),
-        stamps=tuple(Fraction(i, 25) for i in range(12)),
-        original_frames=12,
-        fit="crop",
-    )
+    source = part_of(clip, (96, 64), 8, Fraction(2, 5), 12)
     spool = Spool(str(folder), 64, 96)
     spool.append(torch.zeros(8, 64, 96, 3))
     return EditedVideo(source, spool, AS_EDITED, watch=lambda: lambda done, total: None, **how)
