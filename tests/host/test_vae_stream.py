@@ -8,7 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import comfy.ldm.wan.vae
+from liveditor.liveditor_core.footage.errors import FootageError
 from liveditor.liveditor_core.vae import clips, many_frames, on_cpu, on_gpu
+from liveditor.liveditor_core.vae.source_to_latent import PartWanted, SizeWanted, encode_source
 
 HEIGHT, WIDTH = 48, 64
 CHANNELS = 8  # of the tiny VAE, at full size
@@ -186,3 +188,10 @@ def test_a_cpu_keeps_to_its_budget(tiny_vae, monkeypatch):
         monkeypatch.setattr(on_cpu, "BUDGET", frames * FRAME)
         for least, most in zip(smallest, most_memory(tiny_vae, 17), strict=True):
             assert 1.5 * least < most < least + frames * FRAME
+
+
+@pytest.mark.parametrize("start", [float("nan"), float("inf")])
+def test_a_start_that_is_no_number(start):
+    size, part = SizeWanted("custom", WIDTH, HEIGHT, "crop"), PartWanted(start, 0, False)
+    with pytest.raises(FootageError, match=f"start must be a number of seconds, got {start}. Use 0"):
+        encode_source(clip(5), None, size, part, image_fps=16)
