@@ -5,6 +5,8 @@ from pathlib import Path
 
 import psutil
 
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # of Linux: another one since each start of the machine
+
 
 def named(process: psutil.Process) -> dict:
     """What tells a process from all others of its machine, to be written down."""
@@ -36,4 +38,8 @@ def _began(process):
         ticks = Path(f"/proc/{process.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
     except OSError:
         raise psutil.NoSuchProcess(process.pid) from None
-    return f"{ticks} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
+    try:
+        boot = BOOT.read_text().strip()
+    except OSError:  # some containers do not have it
+        boot = ""
+    return f"{ticks} {boot}"

@@ -1,5 +1,6 @@
 """The sound of a file, by its time stamps."""
 
+import logging
 from fractions import Fraction
 
 import av
@@ -49,14 +50,21 @@ class FileSound(Sound):
         """Every track that can be decoded, in the order of the file. Args as in `find`; found: the one it gave."""
         with clip.open() as container:
             numbers = [stream.index for stream in sounds_of(container)]
+            for stream in container.streams.audio:
+                if stream.index not in numbers:
+                    logging.info(
+                        f"LIVEditor: {clip.name}: stream {stream.index}: no decoder knows this sound: left out."
+                    )
         for number in numbers:
             if number == found.stream:
                 yield found
                 continue
             with clip.open() as container:
-                sound, _ = cls._of(clip, container, container.streams[number], origin)
+                sound, fault = cls._of(clip, container, container.streams[number], origin)
             if sound is not None:
                 yield sound
+            else:
+                logging.info(f"LIVEditor: {clip.name}: stream {number}: {fault}.")
 
     @classmethod
     def _of(cls, clip, container, stream, origin):

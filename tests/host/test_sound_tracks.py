@@ -144,3 +144,12 @@ def test_frames_that_have_no_place_in_the_whole_video_are_counted(tmp_path, capl
         if lost:
             count = int(re.search(r"(\d+) of 9\d frames of the whole video come faster than 10 ", said[0])[1])
             assert abs(count - lost) <= 1
+
+
+def test_a_track_that_can_be_neither_decoded_nor_copied_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = recorded(tmp_path, "mkv", ("aac", "pcm_s16le"), 0)
+    path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_PCM/XXX/XXX"))
+    edited(FileClip(str(path)), tmp_path, whole=True).save_to(str(tmp_path / "out.mp4"))
+    assert len(tracks_of(tmp_path / "out.mp4")) == 1
+    assert any("stream 2" in line for line in caplog.messages), caplog.messages

@@ -4,11 +4,13 @@ import json
 import platform
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from liveditor.batch import driver as drivers
+from liveditor.batch import living
 from liveditor.batch.driver import Driver
 from liveditor.batch.errors import (
     BatchError,
@@ -350,7 +352,9 @@ def test_a_page_that_cannot_be_written_stops_nothing(batch, monkeypatch):
     ]
 
 
-def test_a_driver_that_lives_is_known_whatever_the_clock_says(batch, monkeypatch):
+@pytest.mark.parametrize("boot", [None, "/nowhere/boot_id"])  # some containers have none
+def test_a_driver_that_lives_is_known_whatever_the_clock_says(batch, monkeypatch, boot):
+    monkeypatch.setattr(living, "BOOT", Path(boot) if boot else living.BOOT)
     batch()
     later = psutil.Process.create_time
     monkeypatch.setattr(psutil.Process, "create_time", lambda process: later(process) + 60)
